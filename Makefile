@@ -1,0 +1,99 @@
+# Everything here needs python3 >= 3.10 with venv, and the Python package index. The first `make` takes a few minutes:
+# it installs TensorFlow and friends (up to 3 GB) into .venv, and nothing anywhere else.
+#
+#   make demo     build the demo model, mask the demo pictures and clip, say where they are
+#   make test     lint, format check, type check, tests
+#   make lint     ruff and pyright only          make format   let ruff rewrite
+#   make wheel    dist/fcnedge-*.whl             make clean    remove all of it, .venv too
+#
+# Options: PYTHON=python3.12   PYTEST_ARGS="-m 'not slow' tests/runtime"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format wheel clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+SHELL := /bin/sh
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+DEMO_EXTRAS := build,cpu,headless,demo
+TEST_EXTRAS := $(DEMO_EXTRAS),openvino,train,dev
+
+BIN := .venv/bin
+# PYTHONWARNINGS: setuptools warns at length that an editable install reads the source folders, which is its purpose.
+PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check --quiet
+MODEL := fcn8s-lite0-voc
+DEMO := build/demo
+ROOMS := benchmarks build_engine calibration runtime
+
+# TensorFlow's start-up chatter (CPU features, no CUDA) hides what matters.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv/demo-installed
+	@echo "== build $(MODEL): Keras -> ONNX -> fused -> bundle"
+	@mkdir -p $(DEMO)
+	$(BIN)/fcn-build model $(MODEL) -o $(DEMO)/$(MODEL) --force
+	@echo "== mask the demo pictures and the demo clip"
+	$(BIN)/fcn-run demo:// $(DEMO)/pictures --model $(DEMO)/$(MODEL)
+	$(BIN)/fcn-run demo://clip $(DEMO)/clip.mp4 --model $(DEMO)/$(MODEL)
+	@echo
+	@echo "Done. Overlays:  $(CURDIR)/$(DEMO)/pictures"
+	@echo "      Clip:      $(CURDIR)/$(DEMO)/clip.mp4"
+	@echo "      Bundle:    $(CURDIR)/$(DEMO)/$(MODEL)"
+
+test: lint
+	@echo "== tests"
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: .venv/test-installed
+	@echo "== lint, format, types"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+format: .venv/test-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# build/lib is setuptools' scratch folder: what an earlier build left there would end in the wheel.
+wheel: .venv/test-installed
+	rm -rf build/lib
+	$(BIN)/pyproject-build --wheel --no-isolation --outdir dist .
+
+clean:
+	rm -rf .venv build dist fcnedge.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip run as a script, not as `python -m pip`: that would put this folder's `runtime` and `tests` on its import path.
+.venv/demo-installed: .venv/created pyproject.toml
+	@echo "== install the demo (extras $(DEMO_EXTRAS)): a few minutes the first time"
+	@$(PIP) install -e '.[$(DEMO_EXTRAS)]'
+	@touch $@
+
+.venv/test-installed: .venv/created pyproject.toml
+	@echo "== install the test tools (extras $(TEST_EXTRAS)): a few minutes the first time"
+	@$(PIP) install -e '.[$(TEST_EXTRAS)]'
+	@touch $@
+
+# The first of $(PYTHON), python3.13 … python3.10 that runs and is new enough: some systems' python3 is older.
+.venv/created:
+	@set -eu; \
+	found=; \
+	for candidate in '$(PYTHON)' python3.13 python3.12 python3.11 python3.10; do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "fcnedge needs Python 3.10 or newer, and '$(PYTHON)' is not; install one and run: make PYTHON=python3.12 …" >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+		version=$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "$$found comes without venv; on Debian and Ubuntu install it with: apt-get install python$$version-venv" >&2; exit 1; \
+	fi; \
+	echo "== create .venv with $$found ($$("$$found" --version))"; \
+	rm -rf .venv; \
+	"$$found" -m venv .venv
+	@$(PIP) install --upgrade pip
+	@touch $@
