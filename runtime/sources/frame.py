@@ -1,0 +1,77 @@
+"""What every source of frames gives: the frame, and the source it comes from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing.Self needs Python 3.11
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a source.
+
+    image: (H, W, 3) uint8 BGR. name: what to call a file made from it, without folder or ending ("cat",
+    "clip_000041"). index: 0, 1, 2 … within the source. timestamp_s: seconds; the place in the film for a video file,
+    `time.monotonic()` at capture for a live source, 0.0 for pictures.
+    """
+
+    image: np.ndarray
+    name: str
+    index: int
+    timestamp_s: float
+
+
+class Source(ABC):
+    """Iterable over `Frame`, and a context manager. A new kind of source implements `__iter__`, and `close` if it must.
+
+    uri: as the user gave it. live: frames arrive in real time and must not be waited for. is_video: the frames are one
+    film (live or not), not separate pictures. fps: frames per second where known. length: number of frames where
+    known (a video file's own promise). skipped: files passed over because they are no pictures. warning: one sentence
+    about something that went wrong without ending in an error, known once iteration is over.
+
+    Files can be iterated again; each time starts at the first frame.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        live: bool = False,
+        is_video: bool = False,
+        fps: float | None = None,
+        length: int | None = None,
+        skipped: int = 0,
+    ) -> None:
+        self.uri = uri
+        self.live = live
+        self.is_video = is_video
+        self.fps = fps
+        self.length = length
+        self.skipped = skipped
+        self.warning: str | None = None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in order. Raises SourceError where one cannot be read."""
+
+    def close(self) -> None:  # noqa: B027 - pictures hold nothing open
+        """Release the file or device; more than once does no harm."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.uri!r})"
