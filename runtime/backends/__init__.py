@@ -1,0 +1,8 @@
+"""Backends: what runs a bundle's graph. `open_backend` picks one."""
+
+from .fake import FakeBackend
+from .onnxruntime import OnnxRuntimeBackend
+from .opening import BACKENDS, open_backend
+from .protocol import Backend
+
+__all__ = ["BACKENDS", "Backend", "FakeBackend", "OnnxRuntimeBackend", "open_backend"]

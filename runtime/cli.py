@@ -1,0 +1,185 @@
+"""fcn-run: mask pictures, folders, videos and cameras with a bundle."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+
+from .backends import BACKENDS
+from .command import Parser, Progress, run_command, table, write_json
+from .errors import UserError
+from .manifest import PRECISIONS
+from .options import add_options, option, read_options
+from .overlay import blend, class_shares, legend
+from .segmenter import Segmentation, Segmenter
+from .sinks import Sink, open_sink
+from .sources import Frame, Source, open_source
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Command line of fcn-run."""
+
+    source: str = option(
+        "picture, folder, glob, video file, webcam index (0), demo:// (photographs) or demo://clip", positional=True
+    )
+    sink: str = option("folder (masks and overlays), picture, .mp4/.avi video, or null://", "null://", positional=True)
+    model: Path = option("bundle folder made by fcn-build model", Path("fcn8s-lite0-voc"), metavar="BUNDLE")
+    backend: str = option("what runs the network", "auto", choices=("auto", *BACKENDS))
+    precision: str = option("which graph of the bundle runs", "auto", choices=("auto", *PRECISIONS))
+    threads: int | None = option("CPU threads of one inference; default: one per core", None)
+    alpha: float = option("opacity of the class colours, 0 to 1", 0.5)
+    no_legend: bool = option("leave the legend off the overlays", False)
+    frames: int | None = option("stop after this many frames", None)
+    json: Path | None = option("write the result as JSON", None, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Milliseconds of one stage over all frames but the first, which warms up."""
+
+    p50_ms: float
+    p90_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What fcn-run did. stages: preprocess, infer, head, overlay and total; classes: share of all pixels, by name."""
+
+    source: str
+    sink: str
+    model: str
+    backend: str
+    precision: str
+    frames: int
+    skipped_files: int
+    frames_per_second: float
+    stages: dict[str, StageTimes]
+    classes: dict[str, float]
+    warning: str | None
+
+
+def build_parser() -> Parser:
+    """The command line, from RunOptions."""
+    parser = Parser(prog="fcn-run", description="Segment pictures, videos and cameras with a bundle.")
+    add_options(parser, RunOptions)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of fcn-run; returns the exit code."""
+    options = read_options(RunOptions, build_parser().parse_args(arguments))
+    return run_command(lambda: _report(run(options), options), "fcn-run")
+
+
+def run(options: RunOptions) -> RunResult:
+    """Segment every frame of the source and write it to the sink. Raises UserError in one sentence."""
+    _check(options)
+    with (
+        Segmenter(options.model, options.backend, options.precision, options.threads) as segmenter,
+        open_source(options.source) as source,
+        open_sink(options.sink, source=source, palette=segmenter.palette) as sink,
+    ):
+        loop = _Loop(segmenter, sink, options)
+        progress = Progress()
+        started = perf_counter_ns()
+        for frame in source:
+            loop.step(frame)
+            progress(f"{frame.name}: {loop.last.total_ms:.1f} ms", sink.written, source.length)
+            if options.frames is not None and sink.written >= options.frames:
+                break
+        seconds = (perf_counter_ns() - started) / 1e9
+        progress.close()
+        sink.close()
+        return loop.result(source, seconds)
+
+
+class _Loop:
+    """Frame by frame: segment, draw, write, and keep the times."""
+
+    def __init__(self, segmenter: Segmenter, sink: Sink, options: RunOptions):
+        self._segmenter, self._sink, self._options = segmenter, sink, options
+        self._times: dict[str, list[float]] = {name: [] for name in ("preprocess", "infer", "head", "overlay", "total")}
+        self._pixels = np.zeros(256, np.int64)
+        self.last: Segmentation
+
+    def step(self, frame: Frame) -> None:
+        self.last = self._segmenter.segment(frame.image)
+        mask = self.last.mask
+        started = perf_counter_ns()
+        overlay = blend(frame.image, mask, self._segmenter.palette, alpha=self._options.alpha)
+        if not self._options.no_legend:
+            shares = {class_id: share for class_id, share in class_shares(mask).items() if class_id}
+            overlay = legend(overlay, shares, self._segmenter.classes, self._segmenter.palette)
+        drawn = (perf_counter_ns() - started) / 1e6
+        self._sink.write(frame, mask, overlay)
+        self._pixels += np.bincount(mask.ravel(), minlength=256)
+        stages = (self.last.preprocess_ms, self.last.infer_ms, self.last.head_ms, drawn, self.last.total_ms + drawn)
+        for times, value in zip(self._times.values(), stages, strict=True):
+            times.append(value)
+
+    def result(self, source: Source, seconds: float) -> RunResult:
+        share = self._pixels / max(1, self._pixels.sum())
+        return RunResult(
+            source=source.uri,
+            sink=self._sink.uri,
+            model=self._segmenter.bundle.manifest.name,
+            backend=self._segmenter.backend.name,
+            precision=self._segmenter.backend.precision,
+            frames=self._sink.written,
+            skipped_files=source.skipped,
+            frames_per_second=self._sink.written / seconds if seconds else 0.0,
+            stages={name: _stage(times) for name, times in self._times.items() if times},
+            classes={
+                name: float(share[class_id]) for class_id, name in enumerate(self._segmenter.classes) if share[class_id]
+            },
+            warning=source.warning,
+        )
+
+
+def _stage(times: list[float]) -> StageTimes:
+    settled = np.array(times[1:] or times)
+    return StageTimes(float(np.median(settled)), float(np.percentile(settled, 90)), float(settled.max()))
+
+
+def _check(options: RunOptions) -> None:
+    if not 0 <= options.alpha <= 1:
+        raise UserError(f"--alpha is {options.alpha}; it must lie between 0 (frame only) and 1 (colour only).")
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads is {options.threads}; it must be 1 or more.")
+    if options.frames is not None and options.frames < 1:
+        raise UserError(f"--frames is {options.frames}; it must be 1 or more.")
+
+
+def _report(result: RunResult, options: RunOptions) -> None:
+    if options.json is not None:
+        write_json(result, options.json)
+    if result.warning:
+        sys.stderr.write(f"fcn-run: {result.warning}\n")
+    if result.skipped_files:
+        sys.stderr.write(f"fcn-run: {result.skipped_files} files that are no pictures were passed over.\n")
+    rows = [(name, times.p50_ms, times.p90_ms, times.max_ms) for name, times in result.stages.items()]
+    print(table(rows, ("stage", "p50 ms", "p90 ms", "max ms")))
+    seen = ", ".join(f"{name} {100 * share:.1f}%" for name, share in _by_share(result.classes))
+    print(f"classes  {seen}")
+    where = "" if result.sink == "null://" else f", written to {result.sink}"
+    print(
+        f"{result.frames} frames with {result.model} ({result.backend} {result.precision}), "
+        f"{result.stages['total'].p50_ms:.1f} ms per frame{where}"
+        if result.frames
+        else f"no frames{where}"
+    )
+
+
+def _by_share(classes: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(classes.items(), key=lambda item: -item[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

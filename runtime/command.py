@@ -1,0 +1,127 @@
+"""What every fcnedge command does alike: exit codes, one-sentence errors, --json, progress and tables."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import UserError
+
+EXIT_DONE, EXIT_BUG, EXIT_USER_ERROR = 0, 1, 2
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that reports a wrong command line in fcnedge's way, and accepts no abbreviated options."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+def run_command(run: Callable[[], None], name: str) -> int:
+    """Call `run`; a UserError becomes one line and exit 2, Ctrl-C exit 130. Any other exception is a bug: traceback."""
+    logging.basicConfig(level=os.environ.get("FCNEDGE_LOG", "WARNING").upper(), format="%(name)s: %(message)s")
+    try:
+        run()
+    except UserError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{name}: interrupted.\n")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`fcn-build inspect … | head`): not an error, nothing left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    return EXIT_DONE
+
+
+def jsonable(value: Any) -> Any:
+    """A result object as JSON data: dataclasses and mappings as objects, NaN and infinity as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): jsonable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [jsonable(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return str(value)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write a result object to `path`, creating its folder. Raises UserError when that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place for --json.") from error
+
+
+def table(rows: Iterable[Sequence[Any]], header: Sequence[str] | None = None) -> str:
+    """Rows as aligned text columns; numbers to the right."""
+    rows = list(rows)
+    lines = [[_cell(value) for value in row] for row in rows]
+    numeric = [
+        all(isinstance(row[column], int | float) for row in rows if column < len(row))
+        for column in range(_width(lines))
+    ]
+    if header is not None:
+        lines.insert(0, [str(value) for value in header])
+    widths = [max((len(line[i]) for line in lines if i < len(line)), default=0) for i in range(_width(lines))]
+    aligned = [
+        "  ".join(
+            cell.rjust(widths[i]) if numeric[i] else cell.ljust(widths[i]) for i, cell in enumerate(line)
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join(aligned)
+
+
+class Progress:
+    """One line on a terminal that says what goes on; silent where standard error is not a terminal."""
+
+    def __init__(self) -> None:
+        self._visible = sys.stderr.isatty()
+
+    def __call__(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        """Show `text`, with a bar when `done` of `total` is known."""
+        if not self._visible:
+            return
+        bar = ""
+        if done is not None and total:
+            filled = round(20 * done / total)
+            bar = f" [{'#' * filled}{'.' * (20 - filled)}] {done}/{total}"
+        sys.stderr.write(f"\r\x1b[K{text}{bar}")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Clear the line."""
+        if self._visible:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2e}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def _width(lines: list[list[str]]) -> int:
+    return max((len(line) for line in lines), default=0)
