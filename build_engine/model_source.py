@@ -1,0 +1,118 @@
+"""What `fcn-build model` and `fcn-build train` start from: a shipped model, or an architecture with weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcnedge.runtime.errors import UserError
+from fcnedge.runtime.palette import VOC_CLASSES
+from fcnedge.runtime.preprocessing import Preprocessing
+
+WEIGHTS_FOLDER = Path(__file__).parent / "models" / "weights"
+DEFAULT_SIZE = (512, 512)
+DEFAULT_FIT = "stretch"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Everything known before Keras is loaded. size: (height, width); weights: None for random ones."""
+
+    name: str
+    arch: str
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    fit: str
+    weights: Path | None
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Names of the trained models inside the package."""
+    return tuple(sorted(path.stem for path in WEIGHTS_FOLDER.glob("*.safetensors")))
+
+
+def resolve_source(
+    model: str,
+    *,
+    weights: Path | None = None,
+    classes: str | None = None,
+    size: tuple[int, int] | None = None,
+    fit: str | None = None,
+) -> ModelSource:
+    """Turn the command line's words into a ModelSource; options that are None take the weights' own values.
+
+    classes: a number, a text file with one name per line, or names separated by commas.
+    Raises UserError for an unknown model and for a class list that disagrees with the weights.
+    """
+    from .models.weights_file import read_info
+
+    if model in shipped_models():
+        if weights is not None:
+            raise UserError(f"{model} ships with its weights; use an architecture such as fcn8s-lite0 with --weights.")
+        weights = WEIGHTS_FOLDER / f"{model}.safetensors"
+    info = (
+        read_info(weights) if weights is not None and weights.suffix == ".safetensors" and weights.is_file() else None
+    )
+    arch = info.arch if info is not None and model in shipped_models() else model
+    _check_architecture(arch, model)
+    if info is not None and info.arch != arch:
+        raise UserError(f"{weights} was trained as {info.arch}, not as {arch}; build it as {info.arch}.")
+    names = read_classes(classes) if classes is not None else info.classes if info is not None else VOC_CLASSES
+    if info is not None and len(names) != len(info.classes):
+        raise UserError(f"{weights} scores {len(info.classes)} classes, --classes names {len(names)}; they must agree.")
+    return ModelSource(
+        name=model,
+        arch=arch,
+        classes=names,
+        size=size or (info.size if info is not None else DEFAULT_SIZE),
+        fit=fit or (info.fit if info is not None else DEFAULT_FIT),
+        weights=weights,
+    )
+
+
+def read_classes(text: str) -> tuple[str, ...]:
+    """`21`, `classes.txt` or `background,road,person` → class names. Raises UserError."""
+    if text.isdigit():
+        count = int(text)
+        if not 2 <= count <= 255:
+            raise UserError(f"--classes is {count}; a model has 2 to 255 classes.")
+        return VOC_CLASSES if count == len(VOC_CLASSES) else tuple(f"class{index}" for index in range(count))
+    path = Path(text)
+    if path.suffix == ".txt" or path.is_file():
+        try:
+            names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"the class list {path} cannot be read ({error}); write one name per line.") from error
+    else:
+        names = tuple(name.strip() for name in text.split(","))
+    if not 2 <= len(names) <= 255 or not all(name and name.isprintable() and len(name) <= 200 for name in names):
+        raise UserError(f"--classes {text} must give 2 to 255 printable names, it gives {len(names)}.")
+    if len(set(names)) != len(names):
+        raise UserError(f"--classes {text} names a class twice; every name must differ.")
+    return names
+
+
+def keras_model(source: ModelSource, *, fc_channels: int, fixed_size: bool) -> tuple[Any, Preprocessing]:
+    """Build the Keras model and load its weights; fixed_size: at source.size, else for any multiple of 32."""
+    from .models import Architecture, build_model
+    from .models.weights_file import load_weights
+
+    architecture = Architecture.parse(source.arch)
+    model = build_model(
+        architecture,
+        classes=len(source.classes),
+        size=source.size if fixed_size else (None, None),
+        fc_channels=fc_channels,
+    )
+    if source.weights is not None:
+        load_weights(model, source.weights)
+    return model, architecture.preprocessing
+
+
+def _check_architecture(arch: str, model: str) -> None:
+    from .models.names import ARCHITECTURES
+
+    if arch not in ARCHITECTURES:
+        known = ", ".join((*shipped_models(), *ARCHITECTURES))
+        raise UserError(f"{model!r} is not a model that fcnedge knows; choose one of {known}.")

@@ -1,0 +1,79 @@
+"""EfficientNet-Lite0 trunk: MBConv blocks without squeeze-excite, ReLU6 everywhere, made for INT8.
+
+Source of the shape table: EfficientNet-Lite (Tan & Le 2019, arXiv:1905.11946; the Lite variant removes
+squeeze-excite and replaces swish by ReLU6, and keeps stem and head unscaled).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+BATCH_NORM_EPSILON = 1e-3
+
+
+class Stage(NamedTuple):
+    """One row of the EfficientNet table: `repeats` MBConv blocks; only the first one strides."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expand: int
+    filters: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+STRIDE_8_STAGE, STRIDE_16_STAGE, STRIDE_32_STAGE = 2, 4, 6
+
+
+def lite0_trunk(image: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
+    """Stack EfficientNet-Lite0 on `image` and return its stride-8, -16 and -32 features.
+
+    image: (N, H, W, 3) float32, normalised; H and W multiples of 32.
+    Returns (N, H/8, W/8, 40), (N, H/16, W/16, 112), (N, H/32, W/32, 320).
+    """
+    x = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(image)
+    x = _batch_norm(x, "stem_bn")
+    x = layers.ReLU(6.0, name="stem_relu")(x)
+    features = []
+    block = 0
+    for stage in STAGES:
+        for repeat in range(stage.repeats):
+            stride = stage.stride if repeat == 0 else 1
+            x = _mbconv(x, stage, stride, f"block{block}")
+            block += 1
+        features.append(x)
+    return features[STRIDE_8_STAGE], features[STRIDE_16_STAGE], features[STRIDE_32_STAGE]
+
+
+def _mbconv(x: keras.KerasTensor, stage: Stage, stride: int, name: str) -> keras.KerasTensor:
+    channels = x.shape[-1]
+    y = x
+    if stage.expand != 1:
+        y = layers.Conv2D(channels * stage.expand, 1, use_bias=False, name=f"{name}_expand")(y)
+        y = _batch_norm(y, f"{name}_expand_bn")
+        y = layers.ReLU(6.0, name=f"{name}_expand_relu")(y)
+    y = layers.DepthwiseConv2D(stage.kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_depthwise")(
+        y
+    )
+    y = _batch_norm(y, f"{name}_depthwise_bn")
+    y = layers.ReLU(6.0, name=f"{name}_depthwise_relu")(y)
+    y = layers.Conv2D(stage.filters, 1, use_bias=False, name=f"{name}_project")(y)
+    y = _batch_norm(y, f"{name}_project_bn")
+    if stride == 1 and channels == stage.filters:
+        y = layers.Add(name=f"{name}_add")([x, y])
+    return y
+
+
+def _batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    return layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=0.99, name=name)(x)
