@@ -1,0 +1,95 @@
+"""`fcn-build train`: from the command line's words to weights, a safetensors file and a curve."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcnedge.calibration.voc import read_voc
+from fcnedge.runtime.errors import UserError
+
+from ..model_source import ModelSource, keras_model, resolve_source, shipped_models
+from ..models.names import SIZE_MULTIPLE_PX, check_size
+
+if TYPE_CHECKING:
+    from ..cli import TrainOptions
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where training left its files, and the last row of the curve."""
+
+    weights: str
+    curve: str
+    picture: str
+    epochs: int
+    images: int
+    last: dict[str, float]
+
+
+def train_command(options: TrainOptions) -> TrainResult | None:
+    """Check everything, then train and save `<output>/<model>.safetensors`; None for a dry run. Raises UserError."""
+    source = resolve_source(
+        options.model, weights=options.weights, classes=options.classes, size=options.size, fit=options.fit
+    )
+    check_size(options.size)
+    _check(options)
+    images = sum(len(read_voc(root, options.split)) for root in options.data)
+    if images < options.batch_size:
+        raise UserError(
+            f"{images} training pictures do not fill one batch of {options.batch_size}; lower --batch-size."
+        )
+    if options.val_images:
+        read_voc(options.data[0], options.val_split)
+    if options.dry_run:
+        print(f"would train {source.arch} on {images} pictures for {options.epochs} epochs into {options.output}")
+        return None
+    return _train(options, source, images)
+
+
+def _train(options: TrainOptions, source: ModelSource, images: int) -> TrainResult:
+    from ..models.weights_file import WeightsInfo, save_weights
+    from .curve import draw_curve
+    from .train import read_curve, train
+
+    model, preprocessing = keras_model(source, fc_channels=options.fc_channels, fixed_size=False)
+    if source.weights is None:
+        _initialise(model, source)
+    curve = train(model, preprocessing, source, options)
+    name = source.name if source.name not in shipped_models() else source.arch
+    weights = options.output / f"{name}.safetensors"
+    info = WeightsInfo(name, source.arch, source.classes, options.size, options.fit)
+    save_weights(model, weights, info)
+    rows = read_curve(curve)
+    picture = draw_curve(rows, options.output / "curve.png")
+    print(f"trained {source.arch}: {weights}; curve {picture}")
+    return TrainResult(str(weights), str(curve), str(picture), len(rows), images, rows[-1])
+
+
+def _initialise(model, source: ModelSource) -> None:
+    from ..models.imagenet_weights import load_lite0_imagenet
+
+    if source.arch.endswith("lite0"):
+        layers = load_lite0_imagenet(model)
+        sys.stderr.write(f"fcn-build train: {layers} trunk layers start from ImageNet.\n")
+    else:
+        sys.stderr.write("fcn-build train: the trunk starts from random weights; pass --weights for better ones.\n")
+
+
+def _check(options: TrainOptions) -> None:
+    for name in ("epochs", "batch_size", "crop", "fc_channels"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be 1 or more.")
+    if options.crop % SIZE_MULTIPLE_PX:
+        raise UserError(f"--crop is {options.crop}; it must be a multiple of {SIZE_MULTIPLE_PX}.")
+    if not 0 < options.min_scale <= options.max_scale:
+        raise UserError(
+            f"--min-scale {options.min_scale} and --max-scale {options.max_scale} must be positive, in order."
+        )
+    if options.head_lr <= 0 or options.trunk_factor < 0 or options.weight_decay < 0 or options.val_images < 0:
+        raise UserError("--head-lr must be positive; --trunk-factor, --weight-decay and --val-images not negative.")
+    taken = options.output.exists() and not options.output.is_dir()
+    if taken:
+        raise UserError(f"{Path(options.output)} is a file; -o names a folder.")

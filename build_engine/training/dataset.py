@@ -1,0 +1,68 @@
+"""Batches of augmented VOC pictures for Keras, decoded on worker threads."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from fcnedge.calibration.voc import VOID, VocSample
+from fcnedge.runtime.preprocessing import LETTERBOX_FILL, Preprocessing, letterbox
+
+from .augmentation import Augmentation
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """Yields (batch, crop, crop, 3) float32 network input and (batch, crop, crop) int32 class ids.
+
+    Order and augmentation depend only on (seed, epoch, index), so a resumed run continues as if never stopped:
+    whoever runs the epochs sets `epoch` at the start of each.
+    """
+
+    def __init__(
+        self,
+        samples: list[VocSample],
+        augmentation: Augmentation,
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        seed: int,
+    ):
+        super().__init__(workers=2, max_queue_size=8)
+        self._samples = samples
+        self._augmentation = augmentation
+        self._preprocessing = preprocessing
+        self._batch_size = batch_size
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._samples) // self._batch_size
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        order = np.random.default_rng((self._seed, self.epoch)).permutation(len(self._samples))
+        chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
+        random = np.random.default_rng((self._seed, self.epoch, index))
+        pairs = [
+            self._augmentation(self._samples[i].read_image(), self._samples[i].read_mask(), random) for i in chosen
+        ]
+        images = np.stack([self._preprocessing.apply(image) for image, _ in pairs])
+        return images, np.stack([mask for _, mask in pairs]).astype(np.int32)
+
+
+class ValidationBatches(keras.utils.PyDataset):
+    """Yields one letterboxed picture at a time, (1, S, S, 3) float32 and (1, S, S) int32, border void."""
+
+    def __init__(self, samples: list[VocSample], preprocessing: Preprocessing, *, size_px: int):
+        super().__init__(workers=2)
+        self._samples = samples
+        self._preprocessing = preprocessing
+        self._size = (size_px, size_px)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        sample = self._samples[index]
+        image = letterbox(sample.read_image(), self._size, fill=LETTERBOX_FILL)
+        mask = letterbox(sample.read_mask(), self._size, fill=VOID, nearest=True)
+        return self._preprocessing.apply(image)[None], mask.astype(np.int32)[None]
