@@ -1,0 +1,117 @@
+"""Rule 1: a crop after a deconvolution becomes padding of the deconvolution. Bit-exact.
+
+ConvTranspose writes y[i] = Σ x[j]·w[i + p - s·j] for output rows i ≥ 0, so its padding p *is* a crop of the unpadded
+output: cropping c more rows at the top gives y[i + c] = Σ x[j]·w[i + (p + c) - s·j]. Hence
+
+    Slice(ConvTranspose(x; pads = p), crop c) = ConvTranspose(x; pads = p + c)
+
+and the cropped rows are never computed. Exporters write the Slice in many ways: no `steps`, axes in any order
+([0, 2, 3, 1] from tf2onnx), ends as INT32_MAX, INT64_MAX, negative or absolute.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from .graph import bypass, constant, ints, is_constant, shape_of, sole_consumer
+from .report import RuleLog, RuleReport
+
+_OPEN_END = 2**31 - 1
+_SPATIAL = (2, 3)
+
+
+def crop_into_deconvolution(graph: ir.Graph) -> RuleReport:
+    """Fold every Slice whose input is a ConvTranspose, in place."""
+    log = RuleLog()
+    for node in list(graph):
+        if node.op_type != "Slice" or node.inputs[0] is None:
+            continue
+        deconvolution = node.inputs[0].producer()
+        if deconvolution is None or deconvolution.op_type != "ConvTranspose":
+            continue
+        reason = _fold(graph, node, deconvolution)
+        if reason is None:
+            log.applied += 1
+        else:
+            log.refuse(node.name, reason)
+    return log.report()
+
+
+def _fold(graph: ir.Graph, crop: ir.Node, deconvolution: ir.Node) -> str | None:
+    if sole_consumer(deconvolution.outputs[0]) is not crop:
+        return "the uncropped deconvolution is used elsewhere too."
+    auto_pad = deconvolution.attributes.get("auto_pad")
+    if auto_pad is not None and auto_pad.as_string() not in ("NOTSET", "VALID"):
+        return f"the deconvolution's padding is {auto_pad.as_string()}, which depends on the size."
+    if "output_shape" in deconvolution.attributes:
+        return "the deconvolution fixes its output_shape."
+    amounts = _crop_amounts(crop, deconvolution)
+    if isinstance(amounts, str):
+        return amounts
+    top, left, bottom, right = (
+        pad + amount for pad, amount in zip(ints(deconvolution, "pads", (0, 0, 0, 0)), amounts, strict=True)
+    )
+    kernel = _kernel_shape(deconvolution)
+    if kernel is None or max(top, bottom) >= kernel[0] or max(left, right) >= kernel[1]:
+        return "the crop takes whole input rows or columns away, which backends do not accept as padding."
+    deconvolution.attributes["pads"] = ir.AttrInt64s("pads", (top, left, bottom, right))
+    deconvolution.attributes.pop("auto_pad", None)
+    bypass(graph, crop, deconvolution.outputs[0])
+    return None
+
+
+def _crop_amounts(crop: ir.Node, deconvolution: ir.Node) -> tuple[int, int, int, int] | str:
+    """(top, left, bottom, right) rows and columns that the Slice removes, or why that is not known."""
+    parameters = list(crop.inputs)[1:] + [None] * (5 - len(crop.inputs))
+    if any(value is not None and not is_constant(value) for value in parameters):
+        return "the crop is computed at run time."
+    arrays = [constant(value) for value in parameters]
+    if arrays[0] is None or arrays[1] is None:
+        return "the crop has no constant bounds."
+    starts, ends = ([int(bound) for bound in array.reshape(-1)] for array in arrays[:2])
+    axes = range(len(starts)) if arrays[2] is None else [int(axis) % 4 for axis in arrays[2]]
+    if arrays[3] is not None and any(step != 1 for step in arrays[3]):
+        return "the slice skips or reverses rows, so it is not a crop."
+    before, after = {2: 0, 3: 0}, {2: 0, 3: 0}
+    for axis, start, end in zip(axes, starts, ends, strict=True):
+        length = _output_length(deconvolution, axis)
+        removed = _removed(start, end, length)
+        if removed is None:
+            return "the crop counts from an edge whose position is not known: the graph has no static shape."
+        if axis not in _SPATIAL:
+            if removed != (0, 0):
+                return "the slice takes away pictures or classes, not only rows and columns."
+            continue
+        before[axis], after[axis] = removed
+    return before[2], before[3], after[2], after[3]
+
+
+def _removed(start: int, end: int, length: int | None) -> tuple[int, int] | None:
+    """How many entries a slice takes off each end of an axis; None when that needs the unknown length."""
+    if length is not None:
+        first, stop, _ = slice(start, end).indices(length)
+        return first, length - max(first, stop)
+    if start < 0 or (0 <= end < _OPEN_END):
+        return None
+    return start, (-end if end < 0 else 0)
+
+
+def _output_length(deconvolution: ir.Node, axis: int) -> int | None:
+    known = shape_of(deconvolution.inputs[0])
+    if known is None or axis not in _SPATIAL:
+        whole = shape_of(deconvolution.outputs[0])
+        return None if whole is None else whole[axis]
+    kernel = _kernel_shape(deconvolution)
+    if kernel is None:
+        return None
+    index = axis - 2
+    pads = ints(deconvolution, "pads", (0, 0, 0, 0))
+    stride = ints(deconvolution, "strides", (1, 1))[index]
+    dilation = ints(deconvolution, "dilations", (1, 1))[index]
+    extra = ints(deconvolution, "output_padding", (0, 0))[index]
+    return stride * (known[axis] - 1) + extra + (kernel[index] - 1) * dilation + 1 - pads[index] - pads[index + 2]
+
+
+def _kernel_shape(deconvolution: ir.Node) -> tuple[int, ...] | None:
+    shape = shape_of(deconvolution.inputs[1])
+    return None if shape is None else shape[2:]

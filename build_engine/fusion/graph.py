@@ -1,0 +1,92 @@
+"""Small questions and edits on an ONNX graph that every fusion rule needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The array behind a constant value, or None for an activation. Reads big external weights: ask shape first."""
+    if value is None:
+        return None
+    tensor = value.const_value
+    if tensor is None:
+        producer = value.producer()
+        if producer is None or producer.op_type != "Constant" or "value" not in producer.attributes:
+            return None
+        tensor = producer.attributes["value"].as_tensor()
+    return tensor.numpy()
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether `value` is an initialiser or the output of a Constant node; reads nothing."""
+    if value is None:
+        return False
+    producer = value.producer()
+    return value.const_value is not None or (producer is not None and producer.op_type == "Constant")
+
+
+def sole_consumer(value: ir.Value) -> ir.Node | None:
+    """The only node that reads `value`; None if several do or if it is an output of the graph."""
+    consumers = list(value.consumers())
+    return consumers[0] if len(consumers) == 1 and not value.is_graph_output() else None
+
+
+def shape_of(value: ir.Value | None) -> tuple[int, ...] | None:
+    """Static shape, or None when any dimension is unknown."""
+    if value is None or value.shape is None:
+        return None
+    sides = tuple(value.shape)
+    return tuple(int(side) for side in sides) if all(isinstance(side, int) for side in sides) else None
+
+
+def ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    """An integer-list attribute with its ONNX default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else tuple(attribute.as_ints())
+
+
+def integer(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute with its ONNX default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+def add_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """Register `array` as a new initialiser; a taken name gets a number appended."""
+    unique, number = name, 1
+    while unique in graph.initializers:
+        unique, number = f"{name}.{number}", number + 1
+    value = ir.Value(
+        name=unique,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        const_value=ir.Tensor(array, name=unique),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def bypass(graph: ir.Graph, node: ir.Node, replacement: ir.Value) -> None:
+    """Let whoever reads `node`'s output read `replacement` instead, and remove `node`.
+
+    A graph output keeps its name; the shape known for the old output is kept for the new one.
+    """
+    old = node.outputs[0]
+    if old.is_graph_output():
+        replacement.name = old.name
+    if old.shape is not None:
+        replacement.shape = old.shape
+    old.replace_all_uses_with(replacement, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def channel_vector(array: np.ndarray, channels: int, rank: int = 4) -> np.ndarray | None:
+    """(channels,) float64 when `array` broadcasts along axis 1 only of an NCHW tensor, else None."""
+    if array.size == 1:
+        return np.full(channels, array.reshape(()), np.float64)
+    shape = (1,) * (rank - array.ndim) + array.shape
+    if array.ndim <= rank and shape == (1, channels) + (1,) * (rank - 2):
+        return array.reshape(channels).astype(np.float64)
+    return None
