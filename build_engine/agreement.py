@@ -1,0 +1,134 @@
+"""Does a built graph say what Keras says? Checked on real pictures before a bundle may appear.
+
+Keras runs first and leaves its answers on disk, so that its weights can be released before the graph's are loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcnedge.runtime import Backend, BilinearHead
+from fcnedge.runtime.errors import UserError
+
+MAX_SCORE_DIFFERENCE = 1e-3
+"""Largest |graph - Keras| score, as a share of the range of Keras's scores."""
+MIN_MARGIN = 1e-4
+"""Labels must be equal where Keras's best class leads the second by more than this share of the range."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Keras's answer on one picture.
+
+    image: (H, W, 3) uint8 BGR at the network's size; scores: (C, h, w) float32 before the last upsampling, or None
+    when the model has no bilinear tail; labels: (H, W) uint8; margin: (H, W) float32 lead of the best class over the
+    second; score_range: max - min of the full-size scores.
+    """
+
+    name: str
+    image: np.ndarray
+    scores: np.ndarray | None
+    labels: np.ndarray
+    margin: np.ndarray
+    score_range: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Graph against Keras over all pictures.
+
+    max_abs_score_diff and score_range in score units (NaN for a labels head); labels_equal: share of equal labels
+    among pixels whose margin counts.
+    """
+
+    pictures: int
+    max_abs_score_diff: float
+    score_range: float
+    relative_score_diff: float
+    labels_equal: float
+    pixels_compared: int
+    pixels_unequal: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bundle may be written."""
+        scores_agree = np.isnan(self.relative_score_diff) or self.relative_score_diff <= MAX_SCORE_DIFFERENCE
+        return bool(scores_agree and self.pixels_unequal == 0)
+
+
+def keras_references(model: Any, preprocessing: Any, images: list[tuple[str, np.ndarray]], folder: Path) -> list[Path]:
+    """Run `model` on `images` (name, (H, W, 3) uint8 BGR) and store one Reference per picture under `folder`."""
+    import keras
+
+    deconvolution = last_deconvolution(model)
+    outputs = [model.output] if deconvolution is None else [model.output, deconvolution.input]
+    runner = keras.Model(model.input, outputs)
+    paths = []
+    for name, image in images:
+        answers = [np.asarray(answer[0]) for answer in runner.predict_on_batch(preprocessing.apply(image)[None])]
+        full = answers[0]
+        if not np.isfinite(full).all():
+            raise UserError(f"the Keras model gives NaN or infinite scores on {name}; check its weights.")
+        top = np.partition(full, full.shape[-1] - 2, axis=-1)[..., -2:]
+        paths.append(folder / f"reference{len(paths):04d}.npz")
+        np.savez(
+            paths[-1],
+            name=name,
+            image=image,
+            scores=answers[1].transpose(2, 0, 1) if len(answers) > 1 else np.empty(0),
+            labels=full.argmax(-1).astype(np.uint8),
+            margin=top[..., 1] - top[..., 0],
+            score_range=full.max() - full.min(),
+        )
+    return paths
+
+
+def last_deconvolution(model: Any) -> Any | None:
+    """The Conv2DTranspose nearest to a Keras model's output, None when it has none."""
+    import keras
+
+    found = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
+    return found[-1] if found else None
+
+
+def compare(backend: Backend, head: BilinearHead | None, references: list[Path]) -> Agreement:
+    """Run every reference picture through `backend` (and `head`, None for a labels graph) and compare."""
+    score_diff, score_range, unequal, compared = 0.0, 0.0, 0, 0
+    for path in references:
+        reference = _read(path)
+        output = backend.infer(reference.image[None])
+        if head is None or reference.scores is None:
+            labels, score_diff = output[0], float("nan")
+        else:
+            score_diff = max(score_diff, float(np.abs(output[0] - reference.scores).max()))
+            labels = head.labels(output, (reference.image.shape[0], reference.image.shape[1]))
+        score_range = max(score_range, reference.score_range)
+        counted = reference.margin > MIN_MARGIN * reference.score_range
+        compared += int(counted.sum())
+        unequal += int((labels[counted] != reference.labels[counted]).sum())
+    return Agreement(
+        pictures=len(references),
+        max_abs_score_diff=score_diff,
+        score_range=score_range,
+        relative_score_diff=score_diff / score_range if score_range else 0.0,
+        labels_equal=1.0 - unequal / compared if compared else 1.0,
+        pixels_compared=compared,
+        pixels_unequal=unequal,
+    )
+
+
+def _read(path: Path) -> Reference:
+    with np.load(path) as data:
+        scores = data["scores"]
+        return Reference(
+            str(data["name"]),
+            data["image"],
+            scores if scores.size else None,
+            data["labels"],
+            data["margin"],
+            float(data["score_range"]),
+        )

@@ -1,0 +1,193 @@
+"""Keras FCN → verified bundle: export, fuse, compare with Keras on real pictures, write."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+from fcnedge.runtime import BilinearHead, Bundle, Manifest, open_backend, voc_palette
+from fcnedge.runtime.command import Progress, write_json
+from fcnedge.runtime.errors import UserError
+from fcnedge.runtime.manifest import HeadSpec, InputSpec
+from fcnedge.runtime.preprocessing import Preprocessing, fit_frame
+
+from .agreement import MAX_SCORE_DIFFERENCE, Agreement, compare
+from .bundle_writer import check_output, file_specs, publish, staging_folder, write_manifest
+from .fusion import FusionReport
+from .keras_stage import EXPORTED_FILE, KerasResult, run_keras_stage
+from .model_source import ModelSource
+from .verify_pictures import read_verify_pictures
+
+MODEL_FILE = "model.fp32.onnx"
+REPORT_FILE = "report.json"
+_WORK = ".work"
+_PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class NodeCounts:
+    """Nodes of the graph as exported and as fused."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """Everything `fcn-build model` measured; report.json and --json. Seconds per step in the order they ran.
+
+    peak_rss_bytes: largest resident memory of any process of the build; weights_bytes: of the Keras weights in float32.
+    """
+
+    name: str
+    arch: str
+    size: str
+    output: str
+    weights_bytes: int
+    nodes: NodeCounts
+    fusion: FusionReport
+    agreement: Agreement
+    peak_rss_bytes: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class _Steps:
+    """Names the step that runs, and keeps how long each took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = Progress()
+        self._name, self._started = "", perf_counter()
+
+    def start(self, name: str) -> None:
+        self.end()
+        self._progress(f"{name} …")
+        self._name, self._started = name, perf_counter()
+
+    def end(self) -> None:
+        if self._name:
+            self.seconds[self._name] = round(perf_counter() - self._started, 3)
+        self._name = ""
+        self._progress.close()
+
+
+def build_bundle(
+    source: ModelSource,
+    output: Path,
+    *,
+    verify: Path | None = None,
+    fc_channels: int = 4096,
+    force: bool = False,
+) -> BuildReport:
+    """Build `source` into the bundle folder `output`, and return what was measured.
+
+    verify: folder of pictures (or one picture) on which graph and Keras must agree; None takes the demo pictures.
+    The bundle appears by one rename, whole or not at all. Raises UserError when the graph disagrees with Keras, the
+    output is taken (without force), the disk is full, or a package is missing.
+    """
+    check_output(output, force=force)
+    steps = _Steps()
+    pictures = [(name, fit_frame(image, source.size, source.fit)[0]) for name, image in read_verify_pictures(verify)]
+    with staging_folder(output) as staging:
+        work = staging / _WORK
+        work.mkdir()
+        steps.start("run and export Keras")
+        keras = run_keras_stage(source, fc_channels, pictures, work)
+        report = _graph_half(source, keras, staging, output, steps)
+        if not report.agreement.holds:
+            raise UserError(_disagreement(report.agreement))
+        _finish(staging, source, keras.preprocessing, report)
+        publish(staging, output)
+    return report
+
+
+def _graph_half(source: ModelSource, keras: KerasResult, staging: Path, output: Path, steps: _Steps) -> BuildReport:
+    """Fuse the exported graph, save it and compare it with Keras's answers."""
+    import onnx_ir as ir
+
+    from .export import save_onnx
+    from .fusion import fuse
+
+    steps.start("fuse")
+    graph = ir.load(staging / _WORK / EXPORTED_FILE)
+    fusion = fuse(graph, source.size)
+    written = save_onnx(graph, staging / MODEL_FILE)
+    del graph
+    steps.start("compare with Keras")
+    specs = file_specs(staging, {path.name: "fp32" for path in written})
+    manifest = _manifest(source, keras.preprocessing, fusion, specs)
+    head = BilinearHead(manifest.head.geometry) if manifest.head.kind == "bilinear" else None
+    backend = open_backend(Bundle(staging, manifest), "onnxruntime")
+    try:
+        agreement = compare(backend, head, keras.references)
+    finally:
+        backend.close()
+    steps.end()
+    return BuildReport(
+        name=source.name,
+        arch=source.arch,
+        size=f"{source.size[1]}x{source.size[0]}",
+        output=str(output),
+        weights_bytes=keras.weights_bytes,
+        nodes=NodeCounts(fusion.before.nodes, fusion.after.nodes),
+        fusion=fusion,
+        agreement=agreement,
+        peak_rss_bytes=_peak_rss_bytes(),
+        seconds=steps.seconds,
+    )
+
+
+def _finish(staging: Path, source: ModelSource, preprocessing: Preprocessing, report: BuildReport) -> None:
+    """Leave only the bundle's own files in `staging` and describe them in model.json."""
+    shutil.rmtree(staging / _WORK)
+    write_json(report, staging / REPORT_FILE)
+    names = {path.name: "fp32" for path in staging.iterdir() if path.name != REPORT_FILE}
+    specs = file_specs(staging, {**dict(sorted(names.items())), REPORT_FILE: None})
+    write_manifest(staging, _manifest(source, preprocessing, report.fusion, specs))
+
+
+def _manifest(source: ModelSource, preprocessing: Preprocessing, fusion: FusionReport, specs: dict) -> Manifest:
+    tail = fusion.tail
+    head = HeadSpec("labels") if tail is None else HeadSpec("bilinear", tail.stride, tail.kernel, tail.offset)
+    palette = voc_palette(len(source.classes)).tolist()
+    return Manifest(
+        name=source.name,
+        arch=source.arch,
+        classes=source.classes,
+        palette=tuple((red, green, blue) for red, green, blue in palette),
+        input=InputSpec(source.size[0], source.size[1], source.fit),
+        preprocessing=preprocessing,
+        head=head,
+        files=specs,
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of fcnedge, Python and every package that had a hand in the graph."""
+    versions = {"fcnedge": importlib.metadata.version("fcnedge"), "python": platform.python_version()}
+    installed = {name: names for name, names in importlib.metadata.packages_distributions().items()}
+    for package in _PACKAGES:
+        distributions = installed.get(package.replace("-", "_"), [package])
+        versions[package] = importlib.metadata.version(distributions[0])
+    return versions
+
+
+def _peak_rss_bytes() -> int:
+    """Largest resident memory of any process of this build; they run one after another."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def _disagreement(agreement: Agreement) -> str:
+    return (
+        f"the fused graph disagrees with Keras, so no bundle was written: scores differ by "
+        f"{agreement.relative_score_diff:.2g} of their range (limit {MAX_SCORE_DIFFERENCE:g}) and "
+        f"{agreement.pixels_unequal} of {agreement.pixels_compared} labels are unequal; please report this with the model."
+    )

@@ -1,0 +1,188 @@
+"""fcn-build: make bundles out of Keras FCNs, train models, look into bundles, see what is installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcnedge.runtime.command import Parser, run_command, table, write_json
+from fcnedge.runtime.errors import UserError
+from fcnedge.runtime.manifest import FITS
+from fcnedge.runtime.options import add_options, option, read_options
+
+from .models.names import ARCHITECTURES, check_size
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Command line of fcn-build model."""
+
+    model: str = option(f"a shipped model (fcn8s-lite0-voc) or one of {', '.join(ARCHITECTURES)}", positional=True)
+    output: Path = option("bundle folder to write", short="-o", metavar="BUNDLE")
+    weights: Path | None = option("weights to load (.safetensors, .weights.h5); default: random", None, metavar="FILE")
+    classes: str | None = option("how many, a text file of names, or names with commas; default: VOC's 21", None)
+    size: tuple[int, int] | None = option(
+        "network input as WIDTHxHEIGHT, multiples of 32; default: what the weights were trained for, else 512x512", None
+    )
+    fit: str | None = option("how frames of another shape get to that size; default: as trained", None, choices=FITS)
+    fc_channels: int = option("width of VGG16's fc6 and fc7", 4096)
+    verify: Path | None = option(
+        "pictures on which the bundle must agree with Keras; default: the demo photographs", None, metavar="DIR"
+    )
+    force: bool = option("replace a bundle that is there already", False)
+    dry_run: bool = option("check the options and say what would be built", False)
+    json: Path | None = option("write the result as JSON", None, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Command line of fcn-build train."""
+
+    model: str = option(f"a shipped model to start from, or one of {', '.join(ARCHITECTURES)}", positional=True)
+    data: tuple[Path, ...] = option("folders in VOC layout; validation comes from the first", metavar="VOC")
+    output: Path = option("folder for weights, checkpoints and curve", short="-o", metavar="DIR")
+    weights: Path | None = option("weights to start from; default: ImageNet for lite0, random for vgg16", None)
+    classes: str | None = option("how many, a text file of names, or names with commas; default: VOC's 21", None)
+    split: str = option("list of training pictures, ImageSets/Segmentation/NAME.txt", "train")
+    val_split: str = option("list of validation pictures", "val")
+    val_images: int = option("validation pictures per epoch; 0 for none", 100)
+    size: tuple[int, int] = option("size to deploy at, WIDTHxHEIGHT", (416, 416))
+    fit: str = option("how frames of another shape get to that size", "stretch", choices=FITS)
+    crop: int = option("side of the training crops in pixels, a multiple of 32", 256)
+    epochs: int = option("passes over the training pictures", 12)
+    batch_size: int = option("pictures per step", 16)
+    head_lr: float = option("peak learning rate of the score layers", 2e-3)
+    trunk_factor: float = option("learning rate of the trunk, as a share of the head's", 0.2)
+    weight_decay: float = option("AdamW weight decay", 1e-4)
+    min_scale: float = option("smallest random scale, relative to the deployed size", 0.5)
+    max_scale: float = option("largest random scale", 1.6)
+    fc_channels: int = option("width of VGG16's fc6 and fc7", 4096)
+    seed: int = option("seed of order and augmentation", 0)
+    dry_run: bool = option("check data and options, train nothing", False)
+    json: Path | None = option("write the result as JSON", None, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """Command line of fcn-build inspect."""
+
+    bundle: Path = option("bundle folder", positional=True)
+    json: Path | None = option("write the result as JSON", None, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Command line of fcn-build doctor."""
+
+    json: Path | None = option("write the result as JSON", None, metavar="FILE")
+
+
+def build_parser() -> Parser:
+    """The command line, from the option dataclasses."""
+    parser = Parser(prog="fcn-build", description="Build, train and inspect FCN segmentation bundles.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, (options, _, text) in _COMMANDS.items():
+        add_options(commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + "."), options)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of fcn-build; returns the exit code."""
+    parsed = build_parser().parse_args(arguments)
+    options, run, _ = _COMMANDS[parsed.command]
+    _quiet_libraries()
+    return run_command(lambda: run(read_options(options, parsed)), f"fcn-build {parsed.command}")
+
+
+def _model(options: ModelOptions) -> None:
+    from .model_source import resolve_source
+
+    source = resolve_source(
+        options.model, weights=options.weights, classes=options.classes, size=options.size, fit=options.fit
+    )
+    check_size(source.size)
+    _check_positive("--fc-channels", options.fc_channels)
+    if options.dry_run:
+        weights = source.weights.name if source.weights else "random weights"
+        size = f"{source.size[1]}x{source.size[0]}"
+        print(f"would build {source.arch} ({weights}, {len(source.classes)} classes, {size}) into {options.output}")
+        return
+    from .build import build_bundle
+
+    report = build_bundle(
+        source, options.output, verify=options.verify, fc_channels=options.fc_channels, force=options.force
+    )
+    if options.json is not None:
+        write_json(report, options.json)
+    if source.weights is None:
+        sys.stderr.write("fcn-build model: the weights are random; train them or pass --weights.\n")
+    rules = report.fusion.rules.items()
+    print(table(((name, rule.applied, len(rule.refused)) for name, rule in rules), ("fusion", "applied", "refused")))
+    before, after = report.fusion.before, report.fusion.after
+    print(
+        f"nodes {before.nodes} → {after.nodes}, multiply-adds {before.multiply_adds / 1e9:.2f} G → "
+        f"{after.multiply_adds / 1e9:.2f} G, activations {before.activation_bytes / 1e6:.0f} MB → "
+        f"{after.activation_bytes / 1e6:.0f} MB"
+    )
+    agreement = report.agreement
+    print(
+        f"agreement with Keras on {agreement.pictures} pictures: scores within "
+        f"{agreement.relative_score_diff:.1e} of their range, {100 * agreement.labels_equal:.4f}% of "
+        f"{agreement.pixels_compared:,} labels equal"
+    )
+    print(
+        f"{report.output}: {report.name} at {report.size}, built with {report.peak_rss_bytes / 1e6:,.0f} MB of memory"
+    )
+
+
+def _train(options: TrainOptions) -> None:
+    from .training.command import train_command
+
+    result = train_command(options)
+    if options.json is not None:
+        write_json(result, options.json)
+
+
+def _inspect(options: InspectOptions) -> None:
+    from .inspect import describe_bundle
+
+    description = describe_bundle(options.bundle)
+    if options.json is not None:
+        write_json(description, options.json)
+    print(description.text())
+
+
+def _doctor(options: DoctorOptions) -> None:
+    from .doctor import examine
+
+    report = examine()
+    if options.json is not None:
+        write_json(report, options.json)
+    print(report.text())
+
+
+_COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
+    "model": (ModelOptions, _model, "build a bundle from a shipped model or an architecture"),
+    "train": (TrainOptions, _train, "fine-tune a model on pictures in VOC layout"),
+    "inspect": (InspectOptions, _inspect, "show what a bundle holds and how it was verified"),
+    "doctor": (DoctorOptions, _doctor, "show what is installed, which backends work, and what would fix the others"),
+}
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise UserError(f"{name} is {value}; it must be 1 or more.")
+
+
+def _quiet_libraries() -> None:
+    """TensorFlow prints a dozen lines at import that say nothing to our users; its errors still come through."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

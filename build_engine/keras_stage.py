@@ -1,0 +1,113 @@
+"""The half of a build that needs Keras, in a process of its own: its answers and the exported graph end on disk.
+
+TensorFlow does not give memory back, and VGG16's weights would otherwise be held twice, by Keras and by the graph's
+runtime. A child process frees everything when it ends, and the parent never imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fcnedge.runtime.errors import UserError
+from fcnedge.runtime.preprocessing import Preprocessing
+
+from .model_source import ModelSource
+
+EXPORTED_FILE = "exported.onnx"
+_REQUEST_FILE, _RESULT_FILE = "request.json", "result.json"
+_USER_ERROR = 2
+# oneDNN's kernels pool memory and never return it; without them the export peaks lower and runs no slower.
+_ENVIRONMENT = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+@dataclass(frozen=True)
+class KerasResult:
+    """What the stage left in its folder: the exported graph, one reference per picture, and these facts."""
+
+    preprocessing: Preprocessing
+    weights_bytes: int
+    references: list[Path]
+
+
+def run_keras_stage(
+    source: ModelSource, fc_channels: int, pictures: list[tuple[str, np.ndarray]], folder: Path
+) -> KerasResult:
+    """Export `source` and run Keras on `pictures` (name, (H, W, 3) uint8 BGR at the network's size) in a child.
+
+    Everything is written to `folder`. Raises UserError for what the user can put right, RuntimeError with the child's
+    traceback for a bug.
+    """
+    names = []
+    for index, (name, image) in enumerate(pictures):
+        names.append((name, f"picture{index:04d}.npy"))
+        np.save(folder / names[-1][1], image)
+    request = {"source": asdict(source), "fc_channels": fc_channels, "pictures": names}
+    (folder / _REQUEST_FILE).write_text(json.dumps(request, default=str), encoding="utf-8")
+    child = subprocess.run(
+        [sys.executable, "-m", __name__, str(folder)],
+        env={**os.environ, **_ENVIRONMENT},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if child.returncode == _USER_ERROR:
+        raise UserError(child.stderr.strip().splitlines()[-1])
+    if child.returncode == -signal.SIGKILL:
+        raise UserError("the export was killed, most likely for lack of memory; close other programs or add swap.")
+    if child.returncode != 0:
+        raise RuntimeError(f"the Keras stage failed with exit code {child.returncode}:\n{child.stderr}")
+    result = json.loads((folder / _RESULT_FILE).read_text(encoding="utf-8"))
+    return KerasResult(
+        Preprocessing(**result["preprocessing"]),
+        result["weights_bytes"],
+        [folder / name for name in result["references"]],
+    )
+
+
+def _work(folder: Path) -> None:
+    """What the child does."""
+    from .agreement import keras_references
+    from .export import export_onnx, save_onnx
+    from .model_source import keras_model
+
+    request = json.loads((folder / _REQUEST_FILE).read_text(encoding="utf-8"))
+    data = request["source"]
+    weights = None if data["weights"] is None else Path(data["weights"])
+    source = ModelSource(
+        data["name"], data["arch"], tuple(data["classes"]), (data["size"][0], data["size"][1]), data["fit"], weights
+    )
+    model, preprocessing = keras_model(source, fc_channels=request["fc_channels"], fixed_size=True)
+    pictures = [(name, np.load(folder / file)) for name, file in request["pictures"]]
+    references = keras_references(model, preprocessing, pictures, folder)
+    save_onnx(export_onnx(model, preprocessing, source.size), folder / EXPORTED_FILE)
+    result = {
+        "preprocessing": asdict(preprocessing),
+        "weights_bytes": sum(int(np.prod(variable.shape)) * 4 for variable in model.variables),
+        "references": [path.name for path in references],
+    }
+    (folder / _RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _main() -> int:
+    try:
+        _work(Path(sys.argv[1]))
+    except UserError as error:
+        sys.stderr.write(f"\n{error}\n")
+        return _USER_ERROR
+    except OSError as error:
+        sys.stderr.write(f"\nthe export could not write its files ({error.strerror}); free some disk space.\n")
+        return _USER_ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
