@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fcnedge.calibration.voc import read_voc
+from fcnedge.runtime import BilinearHead, HeadGeometry, Segmenter
+from fcnedge.runtime.command import Parser, run_command, table, write_json
 from fcnedge.runtime.errors import UserError, missing_package
-from fcnedge.runtime.head import BilinearHead, HeadGeometry
+from fcnedge.runtime.options import add_options, option, read_options
+from fcnedge.runtime.preprocessing import fit_frame
 
 Scores = NDArray[np.float32]
 Mask = NDArray[np.uint8]
@@ -82,7 +84,7 @@ def dense_head(classes: int, stride: int) -> Callable[[Scores], Mask]:
         import onnxruntime
         from onnx import TensorProto, helper, numpy_helper
     except ImportError as error:
-        raise missing_package(error.name or "onnxruntime", extra="bench") from error
+        raise missing_package(error.name or "onnxruntime", extra="build") from error
     if stride % 2:
         raise UserError(f"stride is {stride}; the dense head has pads of stride / 2 and needs an even stride")
     tent = 1 - np.abs(np.arange(2 * stride) - (stride - 0.5)) / stride
@@ -140,26 +142,60 @@ def synthetic_scores(pictures: int, classes: int = 21, grid: tuple[int, int] = (
     ]
 
 
+@dataclass(frozen=True)
+class HeadOptions:
+    """Command line of benchmarks/head.py. Scores come from a bundle, from a file, or are synthetic."""
+
+    bundle: Path | None = option("take scores from this bundle, on pictures of --data", None, metavar="BUNDLE")
+    data: Path | None = option("folder in VOC layout", None, metavar="VOC")
+    split: str = option("list of pictures", "val")
+    scores: Path | None = option("an .npz of (C, h, w) or (N, C, h, w) arrays", None, metavar="FILE")
+    stride: int = option("network-input pixels per grid point, where no bundle says it", 8)
+    pictures: int = option("how many pictures at most", 50)
+    repeats: int = option("timings of each picture, the best is kept", 7)
+    json: Path | None = option("write the result as JSON", None, metavar="FILE")
+
+
+def build_parser() -> Parser:
+    """The command line, from HeadOptions."""
+    parser = Parser(prog="head.py", description=__doc__)
+    add_options(parser, HeadOptions)
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python benchmarks/head.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--scores", type=Path, help="an .npz of (C, h, w) or (N, C, h, w) arrays; default: synthetic")
-    parser.add_argument("--stride", type=int, default=8, help="network-input pixels per grid point (default 8)")
-    parser.add_argument("--pictures", type=int, default=20, help="how many pictures at most (default 20)")
-    parser.add_argument("--repeats", type=int, default=7, help="timings of each picture, the best is kept (default 7)")
-    parser.add_argument("--json", type=Path, help="write the result here")
-    options = parser.parse_args(arguments)
-    try:
-        scores = read_scores(options.scores) if options.scores else synthetic_scores(options.pictures)
-        result = compare_heads(scores[: options.pictures], options.stride, options.repeats)
-    except UserError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    for name, value in asdict(result).items():
-        print(f"{name:20s}{value:>12.4g}")
-    if options.json:
-        options.json.write_text(json.dumps(asdict(result), indent=2) + "\n")
-    return 0
+    """Entry point; returns the exit code."""
+    options = read_options(HeadOptions, build_parser().parse_args(arguments))
+    return run_command(lambda: _run(options), "head.py")
+
+
+def _run(options: HeadOptions) -> None:
+    stride = options.stride
+    if options.bundle is not None:
+        if options.data is None:
+            raise UserError("--bundle needs --data, the folder whose pictures it scores.")
+        scores, stride = real_scores(options.bundle, options.data, options.split, options.pictures)
+    elif options.scores is not None:
+        scores = read_scores(options.scores)[: options.pictures]
+    else:
+        scores = synthetic_scores(options.pictures)
+    result = compare_heads(scores, stride, options.repeats)
+    if options.json is not None:
+        write_json(result, options.json)
+    print(table((name, f"{value:.4g}") for name, value in asdict(result).items()))
+
+
+def real_scores(bundle: Path, data: Path, split: str, pictures: int) -> tuple[list[Scores], int]:
+    """The network's scores (C, h, w) on pictures spread over a VOC split, and its head's stride."""
+    samples = read_voc(data, split)
+    with Segmenter(bundle) as segmenter:
+        manifest = segmenter.bundle.manifest
+        if manifest.head.kind != "bilinear":
+            raise UserError(f"{bundle} chooses its labels in the graph; the head has nothing to do there.")
+        size = (manifest.input.height, manifest.input.width)
+        chosen = samples[:: max(1, len(samples) // pictures)][:pictures]
+        images = (fit_frame(sample.read_image(), size, manifest.input.fit)[0] for sample in chosen)
+        return [segmenter.backend.infer(image[None])[0] for image in images], manifest.head.stride
 
 
 def read_scores(path: Path) -> list[Scores]:

@@ -1,0 +1,1 @@
+"""Keras FCN to bundle: export, fuse, verify, write; and train, inspect, examine."""

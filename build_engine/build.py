@@ -27,7 +27,7 @@ from .verify_pictures import read_verify_pictures
 MODEL_FILE = "model.fp32.onnx"
 REPORT_FILE = "report.json"
 _WORK = ".work"
-_PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir", "onnxruntime", "numpy")
+_MODULES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnx_ir", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -171,11 +171,11 @@ def _manifest(source: ModelSource, preprocessing: Preprocessing, fusion: FusionR
 
 def _versions() -> dict[str, str]:
     """Versions of fcnedge, Python and every package that had a hand in the graph."""
+    owners = importlib.metadata.packages_distributions()
     versions = {"fcnedge": importlib.metadata.version("fcnedge"), "python": platform.python_version()}
-    installed = {name: names for name, names in importlib.metadata.packages_distributions().items()}
-    for package in _PACKAGES:
-        distributions = installed.get(package.replace("-", "_"), [package])
-        versions[package] = importlib.metadata.version(distributions[0])
+    for module in _MODULES:
+        distribution = owners[module][0]  # tensorflow may come from tensorflow-cpu, tensorflow-macos …
+        versions[distribution] = importlib.metadata.version(distribution)
     return versions
 
 
@@ -189,5 +189,5 @@ def _disagreement(agreement: Agreement) -> str:
     return (
         f"the fused graph disagrees with Keras, so no bundle was written: scores differ by "
         f"{agreement.relative_score_diff:.2g} of their range (limit {MAX_SCORE_DIFFERENCE:g}) and "
-        f"{agreement.pixels_unequal} of {agreement.pixels_compared} labels are unequal; please report this with the model."
+        f"{agreement.pixels_unequal} of {agreement.pixels_compared} labels are unequal; please report it with the model."
     )

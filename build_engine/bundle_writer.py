@@ -82,13 +82,13 @@ def publish(folder: Path, output: Path) -> None:
         old = None
         if output.exists():
             old = output.with_name(f".{output.name}.old.{os.getpid()}")
-            os.rename(output, old)
+            output.rename(old)
         try:
             folder.chmod(0o755)
-            os.rename(folder, output)
+            folder.rename(output)
         except OSError:
             if old is not None:
-                os.rename(old, output)
+                old.rename(output)
             raise
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)

@@ -140,11 +140,18 @@ def _model(options: ModelOptions) -> None:
 
 
 def _train(options: TrainOptions) -> None:
-    from .training.command import train_command
+    from .training.command import plan_training, train_command
 
-    result = train_command(options)
+    plan = plan_training(options)
+    if options.dry_run:
+        print(
+            f"would train {plan.source.arch} on {plan.images} pictures, {options.epochs} epochs, into {options.output}"
+        )
+        return
+    result = train_command(options, plan)
     if options.json is not None:
         write_json(result, options.json)
+    print(f"trained {plan.source.arch} on {plan.images} pictures: {result.weights}, curve {result.picture}")
 
 
 def _inspect(options: InspectOptions) -> None:

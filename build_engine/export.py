@@ -9,9 +9,9 @@ are read from Keras, brought into ONNX's layout and written to disk one at a tim
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -142,18 +142,15 @@ def _bytes(variable) -> int:
     return int(np.prod(variable.shape)) * 4
 
 
-class _quiet:
-    """Hold the converter's chatter below warnings; its errors arrive as exceptions."""
-
-    def __init__(self, names: tuple[str, ...]):
-        self._loggers = [logging.getLogger(name) for name in names]
-
-    def __enter__(self):
-        self._levels = [logger.level for logger in self._loggers]
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_):
-        for logger, level in zip(self._loggers, self._levels, strict=True):
+@contextlib.contextmanager
+def _quiet(names: tuple[str, ...]) -> Iterator[None]:
+    """Hold the converter's chatter below errors; its failures arrive as exceptions."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .errors import BundleError
 from .manifest import MAX_JSON_BYTES, Manifest
+from .onnx_locations import external_locations
 
 MANIFEST_NAME = "model.json"
 _READ_BYTES = 1 << 20
@@ -25,13 +26,17 @@ class Bundle:
     def load(cls, path: Path | str) -> Bundle:
         """Read and verify the bundle in folder `path`.
 
-        Raises BundleError, one sentence, for a folder without model.json, a manifest that is not exactly right, and a
-        file that is missing, outside the folder, of another size or with another hash.
+        Raises BundleError, one sentence, for a folder without model.json, a manifest that is not exactly right, a
+        file that is missing, outside the folder, of another size or with another hash, and a graph that reads a file
+        that model.json does not list.
         """
         folder = Path(path)
         manifest = Manifest.parse(_read_manifest(folder))
         for name in manifest.files:
             _verify(folder, name, manifest)
+        for name in manifest.files:
+            if name.endswith(".onnx"):
+                _verify_locations(folder, name, manifest)
         return cls(folder, manifest)
 
     def model(self, precision: str = "auto") -> Path:
@@ -40,14 +45,15 @@ class Bundle:
         Raises BundleError that lists what the bundle holds when it has no such graph.
         """
         held = self.manifest.precisions
-        if precision == "auto" and held:
+        if not held:
+            raise BundleError(f"{self.path} holds no graph, model.json lists no .onnx file; rebuild it with fcn-build.")
+        if precision == "auto":
             precision = held[0]
         for name, spec in self.manifest.files.items():
             if name.endswith(".onnx") and spec.precision == precision:
                 return self.path / name
         raise BundleError(
-            f"{self.path} holds no {precision} graph, only {', '.join(held) or 'none'}; build it with "
-            f"fcn-build model --precision {precision}."
+            f"{self.path} holds no {precision} graph, only {' and '.join(held)}; choose the precision {held[0]} or auto."
         )
 
 
@@ -62,13 +68,14 @@ def sha256_of(path: Path) -> str:
 
 def _read_manifest(folder: Path) -> bytes:
     path = folder / MANIFEST_NAME
-    if not folder.is_dir():
-        raise BundleError(
-            f"there is no bundle at {folder}; build one with: fcn-build model fcn8s-lite0-voc -o {folder}"
-        )
-    if not path.is_file():
-        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_NAME}; build one with fcn-build model.")
     try:
+        if not folder.is_dir():
+            raise BundleError(
+                f"there is no bundle at {folder}; build one with: fcn-build model fcn8s-lite0-voc -o {folder}"
+            )
+        if not path.is_file():
+            raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_NAME}; build one with fcn-build model.")
+        _refuse_leaving(folder, path)
         with path.open("rb") as file:
             return file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
@@ -78,9 +85,7 @@ def _read_manifest(folder: Path) -> bytes:
 def _verify(folder: Path, name: str, manifest: Manifest) -> None:
     path, expected = folder / name, manifest.files[name]
     try:
-        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
-        if not inside or not path.is_file():
-            raise BundleError(f"{path} leads out of the bundle or is not a file; it is refused.")
+        _refuse_leaving(folder, path)
         size = os.stat(path).st_size
         if size != expected.bytes:
             raise BundleError(f"{path} has {size} bytes where model.json says {expected.bytes}; copy the bundle again.")
@@ -94,3 +99,31 @@ def _verify(folder: Path, name: str, manifest: Manifest) -> None:
             f"{path} was changed after the build: its SHA-256 starts {found[:12]}, model.json says "
             f"{expected.sha256[:12]}; rebuild the bundle or copy it again."
         )
+
+
+def _verify_locations(folder: Path, name: str, manifest: Manifest) -> None:
+    """Every file that the graph reads must be listed, and so verified; names are relative to the graph's folder."""
+    path = folder / name
+    try:
+        locations = external_locations(path)
+    except ValueError as error:
+        raise BundleError(f"{path} is not an ONNX graph ({error}); rebuild the bundle.") from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    beside = name[: name.rfind("/") + 1]
+    for location in sorted(locations):
+        if beside + location not in manifest.files:
+            raise BundleError(
+                f"{path} reads the file {ascii(location)}, which model.json does not list; it is refused: "
+                "rebuild the bundle."
+            )
+
+
+def _refuse_leaving(folder: Path, path: Path) -> None:
+    """Follow links strictly: what `path` stands for must be a file in `folder`. Raises OSError as the system does."""
+    try:
+        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
+    except RuntimeError:  # links that lead in a circle, before Python 3.13
+        inside = False
+    if not inside or not path.is_file():
+        raise BundleError(f"{path} leads out of the bundle or is not a file; it is refused.")

@@ -97,7 +97,7 @@ class Manifest:
         if len(text) > MAX_JSON_BYTES:
             raise BundleError(f"model.json has {len(text)} bytes, more than any model needs; it is damaged.")
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_without_duplicates)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"model.json is not valid JSON ({_first_line(error)}); copy the bundle again.") from None
         root = _Fields(data, "model.json")
@@ -234,8 +234,21 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) or math.isfinite(value)
 
 
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two programs may each take another of two equal names; a manifest must say one thing."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BundleError(f"model.json: {_shown(twice)} occurs twice in one object; the bundle was edited or damaged.")
+    return fields
+
+
 def _shown(value: Any) -> str:
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "…"
 
 

@@ -6,6 +6,8 @@ import importlib
 import importlib.metadata
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 README = Path(__file__).resolve().parents[1] / "README.md"
+BUNDLE = "fcn8s-lite0-voc"
 NO_RUN = "no-run"
 """A block fenced as ```python no-run: REASON is not run; the reason (needs a camera, a GPU) is the reader's too."""
 
@@ -59,8 +62,12 @@ COMMANDS = [command for block in BLOCKS if block.language in {"sh", "bash", "con
 
 @pytest.fixture(scope="module")
 def readme_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder that all blocks run in, one after the other: a later one may read what an earlier one wrote."""
-    return tmp_path_factory.mktemp("readme")
+    """Give the folder that all blocks run in, one after the other, with the bundle that the README builds first."""
+    folder = tmp_path_factory.mktemp("readme")
+    command = [Path(sys.executable).with_name("fcn-build"), "model", BUNDLE, "-o", BUNDLE]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return folder
 
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=str)

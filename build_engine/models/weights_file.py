@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def save_weights(model: Any, path: Path, info: WeightsInfo, dtype: str = "float1
     description = {"name": info.name, "arch": info.arch, "classes": info.classes, "size": info.size, "fit": info.fit}
     temporary = path.with_name(path.name + ".part")
     safetensors.numpy.save_file(arrays, str(temporary), metadata={_METADATA_KEY: json.dumps(description)})
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def read_info(path: Path) -> WeightsInfo | None:

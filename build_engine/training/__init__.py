@@ -1,0 +1,1 @@
+"""Fine-tuning on VOC folders: what `fcn-build train` runs."""

@@ -29,8 +29,16 @@ class TrainResult:
     last: dict[str, float]
 
 
-def train_command(options: TrainOptions) -> TrainResult | None:
-    """Check everything, then train and save `<output>/<model>.safetensors`; None for a dry run. Raises UserError."""
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Checked options: what is trained, and on how many pictures."""
+
+    source: ModelSource
+    images: int
+
+
+def plan_training(options: TrainOptions) -> TrainingPlan:
+    """Check model, options and data before Keras is loaded. Raises UserError."""
     source = resolve_source(
         options.model, weights=options.weights, classes=options.classes, size=options.size, fit=options.fit
     )
@@ -43,17 +51,16 @@ def train_command(options: TrainOptions) -> TrainResult | None:
         )
     if options.val_images:
         read_voc(options.data[0], options.val_split)
-    if options.dry_run:
-        print(f"would train {source.arch} on {images} pictures for {options.epochs} epochs into {options.output}")
-        return None
-    return _train(options, source, images)
+    return TrainingPlan(source, images)
 
 
-def _train(options: TrainOptions, source: ModelSource, images: int) -> TrainResult:
+def train_command(options: TrainOptions, plan: TrainingPlan) -> TrainResult:
+    """Train, and save `<output>/<model>.safetensors` and the curve as a picture. Raises UserError."""
     from ..models.weights_file import WeightsInfo, save_weights
     from .curve import draw_curve
     from .train import read_curve, train
 
+    source = plan.source
     model, preprocessing = keras_model(source, fc_channels=options.fc_channels, fixed_size=False)
     if source.weights is None:
         _initialise(model, source)
@@ -64,8 +71,7 @@ def _train(options: TrainOptions, source: ModelSource, images: int) -> TrainResu
     save_weights(model, weights, info)
     rows = read_curve(curve)
     picture = draw_curve(rows, options.output / "curve.png")
-    print(f"trained {source.arch}: {weights}; curve {picture}")
-    return TrainResult(str(weights), str(curve), str(picture), len(rows), images, rows[-1])
+    return TrainResult(str(weights), str(curve), str(picture), len(rows), plan.images, rows[-1])
 
 
 def _initialise(model, source: ModelSource) -> None:

@@ -1,0 +1,119 @@
+"""mIoU against milliseconds over network sizes: how the size that a model ships with is chosen."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fcnedge.benchmarks.accuracy import Accuracy, AccuracyOptions, measure_accuracy
+from fcnedge.build_engine.build import build_bundle
+from fcnedge.build_engine.model_source import resolve_source
+from fcnedge.runtime.command import Parser, run_command, table, write_json
+from fcnedge.runtime.errors import UserError, missing_package
+from fcnedge.runtime.options import add_options, image_size, option, read_options
+
+
+@dataclass(frozen=True)
+class SizesOptions:
+    """Command line of benchmarks/sizes.py."""
+
+    model: str = option("a shipped model, or an architecture with --weights", positional=True)
+    data: Path = option("folder in VOC layout", metavar="VOC")
+    sizes: str = option("WIDTHxHEIGHT of each, with commas", "384x384,416x416,448x448,480x480,512x384,512x512")
+    fits: str = option("stretch, letterbox, or both with a comma", "stretch")
+    weights: Path | None = option("weights to load", None, metavar="FILE")
+    split: str = option("list of pictures", "val")
+    threads: int | None = option("CPU threads of one inference; default: one per core", None)
+    picture: Path | None = option("draw the plot into this PNG", None, metavar="FILE")
+    json: Path | None = option("write the result as JSON", None, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class SizesResult:
+    """One Accuracy per size and fit, measured one after the other on one machine."""
+
+    machine: str
+    threads: int
+    rows: tuple[Accuracy, ...]
+
+
+def measure_sizes(options: SizesOptions) -> SizesResult:
+    """Build and score the model at every size. Raises UserError."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for text in options.sizes.split(","):
+            for fit in options.fits.split(","):
+                source = resolve_source(options.model, weights=options.weights)
+                source = replace(source, size=image_size(text), fit=fit)
+                bundle = Path(folder) / f"{text}-{fit}"
+                build_bundle(source, bundle)
+                accuracy = AccuracyOptions(bundle, options.data, split=options.split, threads=options.threads)
+                rows.append(measure_accuracy(accuracy))
+                sys.stderr.write(f"{_row(rows[-1])}\n")
+    return SizesResult(_machine(), options.threads or os.cpu_count() or 1, tuple(rows))
+
+
+def draw_sizes(result: SizesResult, path: Path) -> None:
+    """Plot mIoU against milliseconds per frame as a PNG. Raises UserError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_package("matplotlib", extra="train") from error
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for row in result.rows:
+        axes.scatter(row.p50_ms, 100 * row.miou_subset, color="tab:blue")
+        axes.annotate(row.size, (row.p50_ms, 100 * row.miou_subset), xytext=(5, 4), textcoords="offset points", size=8)
+    axes.set_xlabel(f"ms per frame, {result.threads} CPU threads, camera frame to mask")
+    axes.set_ylabel(f"mIoU-{len(result.rows[0].subset)} %")
+    axes.margins(0.15)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def build_parser() -> Parser:
+    """The command line, from SizesOptions."""
+    parser = Parser(prog="sizes.py", description="mIoU against milliseconds over network sizes.")
+    add_options(parser, SizesOptions)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = read_options(SizesOptions, build_parser().parse_args(arguments))
+    return run_command(lambda: _run(options), "sizes.py")
+
+
+def _run(options: SizesOptions) -> None:
+    if not options.sizes.strip():
+        raise UserError("--sizes names no size; give WIDTHxHEIGHT with commas.")
+    result = measure_sizes(options)
+    if options.json is not None:
+        write_json(result, options.json)
+    if options.picture is not None:
+        draw_sizes(result, options.picture)
+    rows = [(row.size, 100 * row.miou_subset, 100 * row.miou, row.p50_ms) for row in result.rows]
+    print(table(rows, ("size", "mIoU-7 %", "mIoU %", "ms per frame")))
+
+
+def _row(row: Accuracy) -> str:
+    return f"{row.size}: mIoU-{len(row.subset)} {row.miou_subset:.4f}, {row.p50_ms:.1f} ms"
+
+
+def _machine() -> str:
+    """Processor model and core count."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{model}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
