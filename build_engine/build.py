@@ -189,5 +189,5 @@ def _disagreement(agreement: Agreement) -> str:
     return (
         f"the fused graph disagrees with Keras, so no bundle was written: scores differ by "
         f"{agreement.relative_score_diff:.2g} of their range (limit {MAX_SCORE_DIFFERENCE:g}) and "
-        f"{agreement.pixels_unequal} of {agreement.pixels_compared} labels are unequal; please report it with the model."
+        f"{agreement.pixels_unequal} of {agreement.pixels_compared} labels are unequal; please report it."
     )

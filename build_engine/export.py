@@ -81,11 +81,12 @@ def save_onnx(model: ir.Model, path: Path) -> list[Path]:
 def _stateless_forward(model, preprocessing: Preprocessing, big: list) -> Callable:
     import tensorflow as tf
 
+    mean, scale = (np.asarray(values, np.float32) for values in (preprocessing.mean, preprocessing.scale))
     order = [2, 1, 0] if preprocessing.channel_order == "rgb" else [0, 1, 2]
 
     def forward(image, *weights):
         pixels = tf.gather(tf.cast(image, tf.float32), order, axis=-1)
-        pixels = (pixels - np.float32(preprocessing.mean)) * np.float32(preprocessing.scale)
+        pixels = (pixels - mean) * scale
         replaced = {id(variable): weight for variable, weight in zip(big, weights, strict=True)}
         outputs, _ = model.stateless_call(
             [replaced.get(id(variable), variable.value) for variable in model.trainable_variables],
@@ -131,11 +132,15 @@ def _bypass(graph: ir.Graph, first: ir.Value, last: ir.Value) -> None:
     """Let the consumers of `last` read `first`, and remove the chain of nodes between the two."""
     if first is last:
         return
-    chain = [last.producer()]
-    while chain[-1] is not None and chain[-1].inputs[0] is not first:
-        chain.append(chain[-1].inputs[0].producer())
+    chain, value = [], last
+    while value is not first:
+        node = value.producer()
+        assert node is not None, "the chain starts at `first`"
+        assert node.inputs[0] is not None, "a Transpose or Reshape has an input"
+        chain.append(node)
+        value = node.inputs[0]
     last.replace_all_uses_with(first)
-    graph.remove([node for node in chain if node is not None], safe=True)
+    graph.remove(chain, safe=True)
 
 
 def _bytes(variable) -> int:

@@ -45,4 +45,4 @@ def _shared_array(variable) -> np.ndarray:
     """The variable's memory itself: `numpy()` of a TensorFlow tensor is a copy, its buffer is not."""
     import tensorflow as tf
 
-    return np.asarray(memoryview(tf.convert_to_tensor(variable.value)))
+    return np.asarray(memoryview(tf.convert_to_tensor(variable.value)))  # type: ignore[arg-type]

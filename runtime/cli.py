@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
@@ -19,6 +23,8 @@ from .overlay import blend, class_shares, legend
 from .segmenter import Segmentation, Segmenter
 from .sinks import Sink, open_sink
 from .sources import Frame, Source, open_source
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,9 @@ def build_parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of fcn-run; returns the exit code."""
     options = read_options(RunOptions, build_parser().parse_args(arguments))
+    # OpenCV and its FFmpeg read these when they load. What they would print comes again in our own sentence.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     return run_command(lambda: _report(run(options), options), "fcn-run")
 
 
@@ -85,19 +94,51 @@ def run(options: RunOptions) -> RunResult:
         Segmenter(options.model, options.backend, options.precision, options.threads) as segmenter,
         open_source(options.source) as source,
         open_sink(options.sink, source=source, palette=segmenter.palette) as sink,
+        contextlib.closing(Progress()) as progress,
     ):
         loop = _Loop(segmenter, sink, options)
-        progress = Progress()
         started = perf_counter_ns()
-        for frame in source:
+        for frame in source if source.is_video else _pictures(source):
             loop.step(frame)
             progress(f"{frame.name}: {loop.last.total_ms:.1f} ms", sink.written, source.length)
             if options.frames is not None and sink.written >= options.frames:
                 break
         seconds = (perf_counter_ns() - started) / 1e9
-        progress.close()
         sink.close()
         return loop.result(source, seconds)
+
+
+def _pictures(source: Source) -> Iterator[Frame]:
+    """The frames of `source`, with what libpng and libjpeg say about a file they could still decode logged by name.
+
+    They write to file descriptor 2 themselves, past sys.stderr and every log level. About a file that they could not
+    decode the source's own error says enough.
+    """
+    frames = iter(source)
+    while True:
+        with _captured_stderr() as words:
+            frame = next(frames, None)
+        if frame is None:
+            return
+        if words:
+            _log.warning("%s: %s", frame.name, words[0])
+        yield frame
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[list[str]]:
+    """A list that holds, once the block is left, the lines that were written to file descriptor 2 inside it."""
+    lines: list[str] = []
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
 
 
 class _Loop:
@@ -160,10 +201,8 @@ def _check(options: RunOptions) -> None:
 def _report(result: RunResult, options: RunOptions) -> None:
     if options.json is not None:
         write_json(result, options.json)
-    if result.warning:
-        sys.stderr.write(f"fcn-run: {result.warning}\n")
     if result.skipped_files:
-        sys.stderr.write(f"fcn-run: {result.skipped_files} files that are no pictures were passed over.\n")
+        sys.stderr.write(f"fcn-run: files passed over because they are no pictures: {result.skipped_files}\n")
     rows = [(name, times.p50_ms, times.p90_ms, times.max_ms) for name, times in result.stages.items()]
     print(table(rows, ("stage", "p50 ms", "p90 ms", "max ms")))
     seen = ", ".join(f"{name} {100 * share:.1f}%" for name, share in _by_share(result.classes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import logging
 import math
@@ -16,6 +17,8 @@ from typing import Any, NoReturn
 from .errors import UserError
 
 EXIT_DONE, EXIT_BUG, EXIT_USER_ERROR = 0, 1, 2
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_CLEAR_LINE = "\r\x1b[K"
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,16 +29,19 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USER_ERROR, f"{self.prog}: {message}. See {self.prog} --help.\n")
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: {_one_line(message)}. See {self.prog} --help.\n")
 
 
 def run_command(run: Callable[[], None], name: str) -> int:
     """Call `run`; a UserError becomes one line and exit 2, Ctrl-C exit 130. Any other exception is a bug: traceback."""
-    logging.basicConfig(level=os.environ.get("FCNEDGE_LOG", "WARNING").upper(), format="%(name)s: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is no error
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _start_logging(name)
         run()
+        sys.stdout.flush()  # a reader that went away shows here, not while Python ends
     except UserError as error:
-        sys.stderr.write(f"{name}: {error}\n")
+        sys.stderr.write(f"{name}: {_one_line(error)}\n")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write(f"{name}: interrupted.\n")
@@ -45,6 +51,18 @@ def run_command(run: Callable[[], None], name: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     return EXIT_DONE
+
+
+def _start_logging(name: str) -> None:
+    """Log to standard error as the command itself speaks there: one line each, over the progress line if there is one.
+
+    Raises UserError when FCNEDGE_LOG is no level.
+    """
+    level = os.environ.get("FCNEDGE_LOG", "WARNING").upper()
+    if level not in _LEVELS:
+        raise UserError(f"FCNEDGE_LOG is {level!r}; it must be one of {', '.join(_LEVELS)}.")
+    clear = _CLEAR_LINE if sys.stderr.isatty() else ""
+    logging.basicConfig(level=level, format=f"{clear}{name}: %(message)s")
 
 
 def jsonable(value: Any) -> Any:
@@ -66,7 +84,9 @@ def write_json(value: Any, path: Path) -> None:
     """Write a result object to `path`, creating its folder. Raises UserError when that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n"
+        # A file name that is not UTF-8 holds lone surrogates; their backslash form is JSON's own.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); choose another place for --json.") from error
 
@@ -103,15 +123,15 @@ class Progress:
             return
         bar = ""
         if done is not None and total:
-            filled = round(20 * done / total)
+            filled = min(20, round(20 * done / total))
             bar = f" [{'#' * filled}{'.' * (20 - filled)}] {done}/{total}"
-        sys.stderr.write(f"\r\x1b[K{text}{bar}")
+        sys.stderr.write(f"{_CLEAR_LINE}{text}{bar}")
         sys.stderr.flush()
 
     def close(self) -> None:
         """Clear the line."""
         if self._visible:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write(_CLEAR_LINE)
             sys.stderr.flush()
 
 
@@ -121,6 +141,11 @@ def _cell(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+def _one_line(message: object) -> str:
+    """Messages hold file names and other libraries' words, and these may hold line ends."""
+    return " ".join(str(message).splitlines())
 
 
 def _width(lines: list[list[str]]) -> int:

@@ -236,11 +236,11 @@ def _is_number(value: Any) -> bool:
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Two programs may each take another of two equal names; a manifest must say one thing."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BundleError(f"model.json: {_shown(twice)} occurs twice in one object; the bundle was edited or damaged.")
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise BundleError(f"model.json: {_shown(name)} occurs twice in an object; the bundle was edited or damaged.")
+        fields[name] = value
     return fields
 
 

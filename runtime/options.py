@@ -48,9 +48,9 @@ def read_options(options: type[_Options], arguments: argparse.Namespace) -> _Opt
 
 def image_size(text: str) -> tuple[int, int]:
     """`512x320` (width x height, as cameras are described) → (320, 512), (height, width)."""
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"a size is WIDTHxHEIGHT in pixels, such as 512x320; got {text!r}.")
+        raise argparse.ArgumentTypeError(f"a size is WIDTHxHEIGHT in pixels, such as 512x320; got {text!r}")
     return int(match[2]), int(match[1])
 
 

@@ -27,7 +27,7 @@ class Preprocessing:
     def apply(self, image: np.ndarray) -> np.ndarray:
         """(..., H, W, 3) uint8 BGR → the same shape, float32: the reference for what the graph does."""
         pixels = image[..., ::-1] if self.channel_order == "rgb" else image
-        return (pixels.astype(np.float32) - np.float32(self.mean)) * np.float32(self.scale)
+        return (pixels.astype(np.float32) - np.asarray(self.mean, np.float32)) * np.asarray(self.scale, np.float32)
 
 
 LETTERBOX_FILL = 127

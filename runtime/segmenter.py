@@ -12,7 +12,7 @@ import numpy as np
 
 from .backends import Backend, open_backend
 from .bundle import Bundle
-from .errors import UserError
+from .errors import BackendError, UserError
 from .head import BilinearHead
 from .preprocessing import fit_frame
 
@@ -39,7 +39,8 @@ class Segmenter:
 
     bundle: a bundle, or the path of one. backend: "auto" or a name of `BACKENDS`, or a `Backend` of your own.
     precision: "auto", "fp32", "fp16" or "int8". threads: CPU threads of one inference, None for one per core.
-    Raises BundleError for a bundle that does not verify, BackendError when no backend runs it.
+    Raises BundleError for a bundle that does not verify, BackendError when no backend runs it or its graph gives class
+    ids that it has not.
 
         with Segmenter("fcn8s-lite0-voc") as segment:
             mask = segment(frame)  # (H, W, 3) uint8 BGR -> (H, W) uint8 class ids
@@ -95,6 +96,8 @@ class Segmenter:
         if self._head is not None:
             return self._head.labels(output, frame_size, content)
         # Labels that the graph has chosen at the network's size: nothing is left to interpolate.
+        if output.max() >= len(self.classes):
+            raise BackendError(f"the graph gives class {output.max()}, model.json lists {len(self.classes)}; rebuild it.")
         rows = _nearest(frame_size[0], content[0])
         columns = _nearest(frame_size[1], content[1])
         return output[0][rows[:, None], columns]

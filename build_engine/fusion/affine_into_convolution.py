@@ -37,6 +37,8 @@ def affine_into_convolution(graph: ir.Graph) -> RuleReport:
     for node in list(graph):
         if node.op_type not in _CONVOLUTIONS or not is_constant(node.inputs[1]):
             continue
+        if has_bias(node) and not is_constant(node.inputs[2]):
+            continue
         while (follower := sole_consumer(node.outputs[0])) is not None:
             affine = _affine_of(follower, node.outputs[0], _out_channels(node))
             if affine is None:
@@ -83,7 +85,7 @@ def _affine_of(node: ir.Node, data: ir.Value, channels: int) -> tuple[np.ndarray
         return None
     array = constant(other)
     vector = None if array is None or array.dtype.kind != "f" else channel_vector(array, channels)
-    if vector is None or (node.op_type in ("Div",) and first is not data):
+    if vector is None or (node.op_type == "Div" and (first is not data or not np.all(vector))):
         return None
     ones, zeros = np.ones(channels), np.zeros(channels)
     if node.op_type == "Mul":
@@ -97,6 +99,8 @@ def _affine_of(node: ir.Node, data: ir.Value, channels: int) -> tuple[np.ndarray
 
 def _batch_norm(node: ir.Node, data: ir.Value) -> tuple[np.ndarray, np.ndarray] | None:
     arrays = [constant(value) for value in list(node.inputs)[1:5]]
+    if integer(node, "training_mode", 0):
+        return None
     if node.inputs[0] is not data or any(array is None for array in arrays):
         return None
     gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in arrays)
@@ -115,8 +119,8 @@ def _scale_outputs(graph: ir.Graph, node: ir.Node, scale: np.ndarray, shift: np.
             factors = np.repeat(scale.reshape(group, 1, -1), kernel.shape[0] // group, axis=1)
             factors = factors.reshape(kernel.shape[0], kernel.shape[1], 1, 1)
         _set_kernel(graph, node, kernel * factors)
-    bias = _array(node.inputs[2]) if _has_bias(node) else np.zeros(len(scale))
-    if np.any(shift) or _has_bias(node):
+    bias = _array(node.inputs[2]) if has_bias(node) else np.zeros(len(scale))
+    if np.any(shift) or has_bias(node):
         set_bias(graph, node, scale * bias + shift)
 
 
@@ -129,7 +133,7 @@ def _scale_inputs(graph: ir.Graph, node: ir.Node, scale: np.ndarray, shift: np.n
     rows = kernel.shape[0] // group
     per_output = np.repeat(np.stack([scale, shift]).reshape(2, group, -1), rows, axis=1)
     if np.any(shift):
-        bias = _array(node.inputs[2]) if _has_bias(node) else np.zeros(kernel.shape[0])
+        bias = _array(node.inputs[2]) if has_bias(node) else np.zeros(kernel.shape[0])
         set_bias(graph, node, bias + (kernel.sum(axis=(2, 3)) * per_output[1]).sum(axis=1))
     if np.any(scale != 1):
         _set_kernel(graph, node, kernel * per_output[0][:, :, None, None])
@@ -155,7 +159,8 @@ def _array(value: ir.Value | None) -> np.ndarray:
     return array.astype(np.float64)
 
 
-def _has_bias(node: ir.Node) -> bool:
+def has_bias(node: ir.Node) -> bool:
+    """Whether a convolution's third input is there and not left empty."""
     return len(node.inputs) > 2 and node.inputs[2] is not None
 
 

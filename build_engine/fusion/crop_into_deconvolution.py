@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .graph import bypass, constant, ints, is_constant, shape_of, sole_consumer
+from .graph import bypass, constant, ints, is_constant, shape_of, sole_consumer, unfixed_padding
 from .report import RuleLog, RuleReport
 
 _OPEN_END = 2**31 - 1
@@ -40,11 +40,9 @@ def crop_into_deconvolution(graph: ir.Graph) -> RuleReport:
 def _fold(graph: ir.Graph, crop: ir.Node, deconvolution: ir.Node) -> str | None:
     if sole_consumer(deconvolution.outputs[0]) is not crop:
         return "the uncropped deconvolution is used elsewhere too."
-    auto_pad = deconvolution.attributes.get("auto_pad")
-    if auto_pad is not None and auto_pad.as_string() not in ("NOTSET", "VALID"):
-        return f"the deconvolution's padding is {auto_pad.as_string()}, which depends on the size."
-    if "output_shape" in deconvolution.attributes:
-        return "the deconvolution fixes its output_shape."
+    reason = unfixed_padding(deconvolution)
+    if reason is not None:
+        return reason
     amounts = _crop_amounts(crop, deconvolution)
     if isinstance(amounts, str):
         return amounts
@@ -56,6 +54,7 @@ def _fold(graph: ir.Graph, crop: ir.Node, deconvolution: ir.Node) -> str | None:
         return "the crop takes whole input rows or columns away, which backends do not accept as padding."
     deconvolution.attributes["pads"] = ir.AttrInt64s("pads", (top, left, bottom, right))
     deconvolution.attributes.pop("auto_pad", None)
+    deconvolution.outputs[0].shape = crop.outputs[0].shape
     bypass(graph, crop, deconvolution.outputs[0])
     return None
 

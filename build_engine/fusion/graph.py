@@ -5,18 +5,23 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+_CONSTANT_KINDS = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
+
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
     """The array behind a constant value, or None for an activation. Reads big external weights: ask shape first."""
     if value is None:
         return None
-    tensor = value.const_value
-    if tensor is None:
-        producer = value.producer()
-        if producer is None or producer.op_type != "Constant" or "value" not in producer.attributes:
-            return None
-        tensor = producer.attributes["value"].as_tensor()
-    return tensor.numpy()
+    if value.const_value is not None:
+        return value.const_value.numpy()
+    producer = value.producer()
+    if producer is None or producer.op_type != "Constant":
+        return None
+    name, attribute = next(iter(producer.attributes.items()))
+    if name == "value":
+        return attribute.as_tensor().numpy()
+    kind = _CONSTANT_KINDS.get(name)
+    return None if kind is None else np.asarray(attribute.value, kind)
 
 
 def is_constant(value: ir.Value | None) -> bool:
@@ -35,8 +40,11 @@ def sole_consumer(value: ir.Value) -> ir.Node | None:
 
 def shape_of(value: ir.Value | None) -> tuple[int, ...] | None:
     """Static shape, or None when any dimension is unknown."""
-    if value is None or value.shape is None:
+    if value is None:
         return None
+    if value.shape is None:
+        array = constant(value)
+        return None if array is None else array.shape
     sides = tuple(value.shape)
     return tuple(int(side) for side in sides) if all(isinstance(side, int) for side in sides) else None
 
@@ -84,9 +92,19 @@ def bypass(graph: ir.Graph, node: ir.Node, replacement: ir.Value) -> None:
 
 def channel_vector(array: np.ndarray, channels: int, rank: int = 4) -> np.ndarray | None:
     """(channels,) float64 when `array` broadcasts along axis 1 only of an NCHW tensor, else None."""
+    if array.ndim > rank:
+        return None
     if array.size == 1:
         return np.full(channels, array.reshape(()), np.float64)
     shape = (1,) * (rank - array.ndim) + array.shape
-    if array.ndim <= rank and shape == (1, channels) + (1,) * (rank - 2):
-        return array.reshape(channels).astype(np.float64)
+    return array.reshape(channels).astype(np.float64) if shape == (1, channels) + (1,) * (rank - 2) else None
+
+
+def unfixed_padding(node: ir.Node) -> str | None:
+    """Why the `pads` of a ConvTranspose are not its padding; None when they are."""
+    auto_pad = node.attributes.get("auto_pad")
+    if auto_pad is not None and auto_pad.as_string() not in ("NOTSET", "VALID"):
+        return f"the deconvolution's padding is {auto_pad.as_string()}, which depends on the size."
+    if "output_shape" in node.attributes:
+        return "the deconvolution fixes its output_shape."
     return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .affine_into_convolution import set_bias
+from .affine_into_convolution import has_bias, set_bias
 from .graph import constant, is_constant, shape_of, sole_consumer
 from .report import RuleLog, RuleReport
 
@@ -31,6 +31,8 @@ def skip_add(graph: ir.Graph) -> RuleReport:
         assert convolution is not None and deconvolution is not None
         if sole_consumer(convolution.outputs[0]) is not node:
             log.refuse(node.name, "the score convolution is used elsewhere too.")
+        elif has_bias(convolution) and not is_constant(convolution.inputs[2]):
+            log.refuse(node.name, "the score convolution's bias is computed at run time.")
         elif _arrange(graph, node, convolution, deconvolution):
             log.applied += 1
     return log.report()
@@ -39,14 +41,14 @@ def skip_add(graph: ir.Graph) -> RuleReport:
 def _arrange(graph: ir.Graph, add: ir.Node, convolution: ir.Node, deconvolution: ir.Node) -> bool:
     """Put the three nodes in order; returns whether anything changed."""
     changed = False
-    if len(deconvolution.inputs) > 2 and is_constant(deconvolution.inputs[2]):
-        if sole_consumer(deconvolution.outputs[0]) is add:
-            moved = constant(deconvolution.inputs[2])
-            assert moved is not None
-            set_bias(graph, convolution, _bias(convolution) + moved)
+    if has_bias(deconvolution) and sole_consumer(deconvolution.outputs[0]) is add:
+        moved = constant(deconvolution.inputs[2])
+        own = _bias(convolution)
+        if moved is not None and moved.shape == own.shape:
+            set_bias(graph, convolution, own + moved)
             deconvolution.resize_inputs(2)
             changed = True
-    if len(convolution.inputs) < 3:
+    if not has_bias(convolution):
         set_bias(graph, convolution, _bias(convolution))
         changed = True
     if add.inputs[0] is not convolution.outputs[0]:
@@ -62,7 +64,7 @@ def _arrange(graph: ir.Graph, add: ir.Node, convolution: ir.Node, deconvolution:
 
 
 def _bias(convolution: ir.Node) -> np.ndarray:
-    own = constant(convolution.inputs[2]) if len(convolution.inputs) > 2 else None
+    own = constant(convolution.inputs[2]) if has_bias(convolution) else None
     if own is not None:
         return own
     kernel = shape_of(convolution.inputs[1])

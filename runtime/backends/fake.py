@@ -29,7 +29,8 @@ class FakeBackend:
         if self._closed:
             raise BackendError("the fake backend is closed; open another.")
         stride = 1 if self._labels_head else self._stride
-        centres = image[0, stride // 2 :: stride, stride // 2 :: stride] > 127
+        height, width = (side // stride * stride for side in image.shape[1:3])  # whole cells, as in a graph
+        centres = image[0, stride // 2 : height : stride, stride // 2 : width : stride] > 127
         labels = (centres @ np.array([1, 2, 4], np.uint8)).astype(np.uint8) % self._classes
         if self._labels_head:
             return labels[None]

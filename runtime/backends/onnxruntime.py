@@ -10,6 +10,7 @@ from ..bundle import Bundle
 from ..errors import BackendError, missing_package
 
 INPUT_NAME = "image"
+_UINT8, _FLOATS = "tensor(uint8)", ("tensor(float)", "tensor(float16)")
 
 
 class OnnxRuntimeBackend:
@@ -32,15 +33,16 @@ class OnnxRuntimeBackend:
             self._session: Any = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exception types are private
             raise BackendError(f"onnxruntime {ort.__version__} cannot run {model}: {_first_line(error)}") from error
-        self.precision = str(bundle.manifest.files[model.name].precision)
+        self.precision = str(bundle.manifest.files[model.relative_to(bundle.path).as_posix()].precision)
         _check_interface(self._session, bundle)
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         """(1, H, W, 3) uint8 BGR → the graph's only output. Raises BackendError when closed or when it fails."""
-        if self._session is None:
+        session = self._session  # another thread may close meanwhile
+        if session is None:
             raise BackendError("the onnxruntime backend is closed; open another Segmenter.")
         try:
-            return self._session.run(None, {INPUT_NAME: image})[0]
+            return session.run(None, {INPUT_NAME: image})[0]
         except Exception as error:  # onnxruntime's exception types are private
             raise BackendError(f"onnxruntime failed on this frame: {_first_line(error)}") from error
 
@@ -59,19 +61,22 @@ def _load() -> Any:
 def _check_interface(session: Any, bundle: Bundle) -> None:
     """The graph must take and give what model.json says, before the first frame."""
     manifest = bundle.manifest
-    size = [1, manifest.input.height, manifest.input.width, 3]
-    if manifest.head.kind == "labels":
-        expected = [1, manifest.input.height, manifest.input.width]
-    else:
-        stride = manifest.head.stride
-        expected = [1, len(manifest.classes), manifest.input.height // stride, manifest.input.width // stride]
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or inputs[0].name != INPUT_NAME or list(inputs[0].shape) != size:
-        got = ", ".join(f"{value.name} {value.shape}" for value in inputs)
-        raise BackendError(f"{bundle.path}: the graph takes {got}, model.json says {INPUT_NAME} {size}; rebuild it.")
-    if len(outputs) != 1 or list(outputs[0].shape) != expected:
-        got = ", ".join(f"{value.name} {value.shape}" for value in outputs)
-        raise BackendError(f"{bundle.path}: the graph gives {got}, model.json says {expected}; rebuild the bundle.")
+    height, width, stride = manifest.input.height, manifest.input.width, manifest.head.stride
+    takes = f"{INPUT_NAME} {_UINT8} {[1, height, width, 3]}"
+    gives = {f"labels {_UINT8} {[1, height, width]}"}
+    if manifest.head.kind == "bilinear":
+        shape = [1, len(manifest.classes), height // stride, width // stride]
+        gives = {f"scores {kind} {shape}" for kind in _FLOATS}
+    got_in, got_out = _described(session.get_inputs()), _described(session.get_outputs())
+    if got_in != takes:
+        raise BackendError(f"{bundle.path}: the graph takes {got_in}, model.json says {takes}; rebuild the bundle.")
+    if got_out not in gives:
+        expected = " or ".join(sorted(gives))
+        raise BackendError(f"{bundle.path}: the graph gives {got_out}, model.json says {expected}; rebuild the bundle.")
+
+
+def _described(values: Any) -> str:
+    return ", ".join(f"{value.name} {value.type} {list(value.shape)}" for value in values)[:300]
 
 
 def _first_line(error: BaseException) -> str:
