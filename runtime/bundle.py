@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +52,7 @@ class Bundle:
             if name.endswith(".onnx") and spec.precision == precision:
                 return self.path / name
         raise BundleError(
-            f"{self.path} holds no {precision} graph, only {' and '.join(held)}; choose the precision {held[0]} or auto."
+            f"{self.path} holds no {precision} graph, only {' and '.join(held)}; choose precision {held[0]} or auto."
         )
 
 
@@ -86,7 +85,7 @@ def _verify(folder: Path, name: str, manifest: Manifest) -> None:
     path, expected = folder / name, manifest.files[name]
     try:
         _refuse_leaving(folder, path)
-        size = os.stat(path).st_size
+        size = path.stat().st_size
         if size != expected.bytes:
             raise BundleError(f"{path} has {size} bytes where model.json says {expected.bytes}; copy the bundle again.")
         found = sha256_of(path)
@@ -114,7 +113,7 @@ def _verify_locations(folder: Path, name: str, manifest: Manifest) -> None:
     for location in sorted(locations):
         if beside + location not in manifest.files:
             raise BundleError(
-                f"{path} reads the file {ascii(location)}, which model.json does not list; it is refused: "
+                f"{path} reads the file {location!a}, which model.json does not list; it is refused: "
                 "rebuild the bundle."
             )
 

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from time import perf_counter_ns
 import numpy as np
 
 from .backends import BACKENDS
+from .backends.opening import MAX_THREADS
 from .command import Parser, Progress, run_command, table, write_json
 from .errors import UserError
 from .manifest import PRECISIONS
@@ -80,7 +80,8 @@ def build_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of fcn-run; returns the exit code."""
-    options = read_options(RunOptions, build_parser().parse_args(arguments))
+    # intermixed: the sink may stand after options too, `fcn-run photo.jpg --model BUNDLE out/`
+    options = read_options(RunOptions, build_parser().parse_intermixed_args(arguments))
     # OpenCV and its FFmpeg read these when they load. What they would print comes again in our own sentence.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -129,16 +130,18 @@ def _pictures(source: Source) -> Iterator[Frame]:
 def _captured_stderr() -> Iterator[list[str]]:
     """A list that holds, once the block is left, the lines that were written to file descriptor 2 inside it."""
     lines: list[str] = []
-    with tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            file.seek(0)
-            lines += file.read().decode(errors="replace").splitlines()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)  # who says more than a pipe holds is cut short, not kept waiting
+    kept = os.dup(2)
+    os.dup2(writing, 2)
+    os.close(writing)
+    try:
+        yield lines
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        with os.fdopen(reading, "rb") as pipe:
+            lines += pipe.read().decode(errors="replace").splitlines()
 
 
 class _Loop:
@@ -192,8 +195,8 @@ def _stage(times: list[float]) -> StageTimes:
 def _check(options: RunOptions) -> None:
     if not 0 <= options.alpha <= 1:
         raise UserError(f"--alpha is {options.alpha}; it must lie between 0 (frame only) and 1 (colour only).")
-    if options.threads is not None and options.threads < 1:
-        raise UserError(f"--threads is {options.threads}; it must be 1 or more.")
+    if options.threads is not None and not 1 <= options.threads <= MAX_THREADS:
+        raise UserError(f"--threads is {options.threads}; it must be from 1 to {MAX_THREADS}.")
     if options.frames is not None and options.frames < 1:
         raise UserError(f"--frames is {options.frames}; it must be 1 or more.")
 
@@ -209,11 +212,15 @@ def _report(result: RunResult, options: RunOptions) -> None:
     print(f"classes  {seen}")
     where = "" if result.sink == "null://" else f", written to {result.sink}"
     print(
-        f"{result.frames} frames with {result.model} ({result.backend} {result.precision}), "
+        f"{_counted(result.frames, 'frame')} with {result.model} ({result.backend} {result.precision}), "
         f"{result.stages['total'].p50_ms:.1f} ms per frame{where}"
         if result.frames
         else f"no frames{where}"
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _by_share(classes: dict[str, float]) -> list[tuple[str, float]]:

@@ -29,6 +29,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
+        """Exit 2 after one line that says what is wrong and where the help is."""
         self.exit(EXIT_USER_ERROR, f"{self.prog}: {_one_line(message)}. See {self.prog} --help.\n")
 
 
@@ -95,13 +96,11 @@ def table(rows: Iterable[Sequence[Any]], header: Sequence[str] | None = None) ->
     """Rows as aligned text columns; numbers to the right."""
     rows = list(rows)
     lines = [[_cell(value) for value in row] for row in rows]
-    numeric = [
-        all(isinstance(row[column], int | float) for row in rows if column < len(row))
-        for column in range(_width(lines))
-    ]
     if header is not None:
         lines.insert(0, [str(value) for value in header])
-    widths = [max((len(line[i]) for line in lines if i < len(line)), default=0) for i in range(_width(lines))]
+    columns = range(max((len(line) for line in lines), default=0))
+    numeric = [all(isinstance(row[i], int | float) for row in rows if i < len(row)) for i in columns]
+    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in columns]
     aligned = [
         "  ".join(
             cell.rjust(widths[i]) if numeric[i] else cell.ljust(widths[i]) for i, cell in enumerate(line)
@@ -146,7 +145,3 @@ def _cell(value: Any) -> str:
 def _one_line(message: object) -> str:
     """Messages hold file names and other libraries' words, and these may hold line ends."""
     return " ".join(str(message).splitlines())
-
-
-def _width(lines: list[list[str]]) -> int:
-    return max((len(line) for line in lines), default=0)

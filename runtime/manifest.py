@@ -7,7 +7,6 @@ names it. Reading it never runs code and never touches another file.
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -54,6 +53,7 @@ class HeadSpec:
 
     @property
     def geometry(self) -> HeadGeometry:
+        """Where the score grid lies in the network input."""
         return HeadGeometry(self.stride, self.offset)
 
 
@@ -170,7 +170,7 @@ class _Fields:
 
     def numbers(self, field: str, count: int, limit: float) -> tuple[float, ...]:
         values = self.items(field, count, count)
-        if not all(_is_number(value) and abs(value) <= limit for value in values):
+        if not all(_is_number(value) and abs(value) <= limit for value in values):  # NaN is not <= anything
             raise self.refuse(field, f"{count} finite numbers within ±{limit:g}")
         return tuple(float(value) for value in values)
 
@@ -229,9 +229,7 @@ def _is_label(text: str) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return isinstance(value, int) or math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -239,7 +237,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
-            raise BundleError(f"model.json: {_shown(name)} occurs twice in an object; the bundle was edited or damaged.")
+            raise BundleError(f"model.json: {_shown(name)} occurs twice in one object; the bundle was edited.")
         fields[name] = value
     return fields
 
@@ -247,7 +245,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     try:
         text = ascii(value)
-    except RecursionError:
+    except RecursionError:  # json need not stop where repr does
         return f"a deeply nested {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "…"
 

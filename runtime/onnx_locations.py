@@ -16,9 +16,6 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-Field = tuple[int, int, int]
-"""Field number, start and end of a length-delimited value."""
-
 # Message → field number → message, for every way from the model down to a location.
 _INSIDE = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
@@ -30,7 +27,6 @@ _INSIDE = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {13: "Entry"},
 }
-_KEY, _VALUE = 1, 2
 
 
 def external_locations(path: Path) -> set[str]:
@@ -51,11 +47,11 @@ def external_locations(path: Path) -> set[str]:
 def _locations(data: mmap.mmap, start: int, end: int) -> set[str]:
     """The values of one key-value pair if its key is `location`. A field that comes twice counts both times."""
     texts = [(number, data[begin:stop]) for number, begin, stop in _fields(data, start, end)]
-    return {text.decode() for number, text in texts if number == _VALUE and (_KEY, b"location") in texts}
+    return {text.decode() for number, text in texts if number == 2 and (1, b"location") in texts}  # 1: key, 2: value
 
 
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[Field]:
-    """The length-delimited fields of the message that lies from `start` to `end`; all others are stepped over."""
+def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(number, start, end) of each length-delimited field of the message from `start` to `end`; others are skipped."""
     at = start
     while at < end:
         tag, at = _varint(data, at, end)
@@ -63,11 +59,11 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[Field]:
         wire_type = tag & 7
         if wire_type == 0:
             _, at = _varint(data, at, end)
-        elif wire_type in (1, 5):
-            at += 8 if wire_type == 1 else 4
         elif wire_type == 2:
             length, begin = _varint(data, at, end)
             at = begin + length
+        else:
+            at += {1: 8, 5: 4}.get(wire_type, 0)
         if wire_type not in (0, 1, 2, 5) or not 8 <= tag < 1 << 32 or at > end:
             raise ValueError(f"no protobuf field at byte {begin}")
         if wire_type == 2:

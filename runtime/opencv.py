@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from .errors import missing_package
+from .errors import UserError, missing_package
 
 
 def load_cv2() -> ModuleType:
-    """The module cv2. Raises UserError naming the extra when it is not installed."""
+    """The module cv2. Raises UserError naming the extra when it is not installed, or why it does not load."""
     try:
         import cv2
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise missing_package("opencv-python", extra="gui") from error
+    except ImportError as error:
+        raise UserError(
+            f"OpenCV is installed but does not load ({str(error).splitlines()[0]}); on a machine without display use "
+            "opencv-python-headless instead of opencv-python."
+        ) from error
     return cv2

@@ -43,7 +43,9 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
 def read_options(options: type[_Options], arguments: argparse.Namespace) -> _Options:
     """The dataclass filled from parsed arguments."""
     fields = dataclasses.fields(options)  # type: ignore[arg-type]
-    return options(**{field.name: getattr(arguments, field.name) for field in fields})
+    values = {field.name: getattr(arguments, field.name) for field in fields}
+    # argparse collects several words in a list; options are frozen all through
+    return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def image_size(text: str) -> tuple[int, int]:

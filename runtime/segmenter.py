@@ -31,6 +31,7 @@ class Segmentation:
 
     @property
     def total_ms(self) -> float:
+        """Milliseconds of all stages together."""
         return self.preprocess_ms + self.infer_ms + self.head_ms
 
 
@@ -97,7 +98,9 @@ class Segmenter:
             return self._head.labels(output, frame_size, content)
         # Labels that the graph has chosen at the network's size: nothing is left to interpolate.
         if output.max() >= len(self.classes):
-            raise BackendError(f"the graph gives class {output.max()}, model.json lists {len(self.classes)}; rebuild it.")
+            raise BackendError(
+                f"the graph gives class {output.max()}, model.json has {len(self.classes)} classes; rebuild the bundle."
+            )
         rows = _nearest(frame_size[0], content[0])
         columns = _nearest(frame_size[1], content[1])
         return output[0][rows[:, None], columns]

@@ -37,4 +37,5 @@ class FakeBackend:
         return (labels == np.arange(self._classes, dtype=np.uint8)[:, None, None]).astype(np.float32)[None]
 
     def close(self) -> None:
+        """Let go; `infer` raises from then on. More than once does no harm."""
         self._closed = True

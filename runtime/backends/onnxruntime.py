@@ -30,7 +30,10 @@ class OnnxRuntimeBackend:
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session: Any = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            # No fallback: it prints to standard output and tries the same once more. Version 1.20 cannot be told.
+            self._session: Any = ort.InferenceSession(
+                str(model), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # onnxruntime's exception types are private
             raise BackendError(f"onnxruntime {ort.__version__} cannot run {model}: {_first_line(error)}") from error
         self.precision = str(bundle.manifest.files[model.relative_to(bundle.path).as_posix()].precision)
@@ -47,6 +50,7 @@ class OnnxRuntimeBackend:
             raise BackendError(f"onnxruntime failed on this frame: {_first_line(error)}") from error
 
     def close(self) -> None:
+        """Let go; `infer` raises from then on. More than once does no harm."""
         self._session = None
 
 

@@ -11,6 +11,7 @@ from .onnxruntime import OnnxRuntimeBackend
 from .protocol import Backend
 
 BACKENDS = ("onnxruntime", "fake")
+MAX_THREADS = 1024
 _AUTOMATIC = ("onnxruntime",)
 
 _log = logging.getLogger(__name__)
@@ -19,15 +20,18 @@ _log = logging.getLogger(__name__)
 def open_backend(bundle: Bundle, name: str = "auto", precision: str = "auto", threads: int | None = None) -> Backend:
     """Open the backend `name`, or with "auto" the first that works, best first; why others were not is logged.
 
-    Raises UserError for an unknown name, BackendError that gives every reason when none works.
+    Raises UserError for an unknown name or a number of threads that no machine has, BackendError that gives every
+    reason when none works.
     """
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UserError(f"threads is {threads}; it must be from 1 to {MAX_THREADS}, or None for one per core.")
     if name != "auto":
         return _open(name, bundle, precision, threads)
     reasons = []
     for candidate in _AUTOMATIC:
         try:
             return _open(candidate, bundle, precision, threads)
-        except UserError as error:
+        except UserError as error:  # noqa: PERF203 - two or three candidates
             _log.info("backend %s not used: %s", candidate, error)
             reasons.append(f"{candidate}: {error}")
     raise BackendError("no backend works here: " + "; ".join(reasons))
