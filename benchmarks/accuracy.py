@@ -62,7 +62,10 @@ def measure_accuracy(options: AccuracyOptions) -> Accuracy:
         for index, sample in enumerate(samples):
             progress("accuracy", index, len(samples))
             result = segmenter.segment(sample.read_image())
-            matrix.add(sample.read_mask(), result.mask)
+            try:
+                matrix.add(sample.read_mask(), result.mask)
+            except ValueError as error:
+                raise UserError(f"{sample.mask_path} does not fit its picture or the model: {error}.") from error
             times.append(result.total_ms)
         progress.close()
         manifest = segmenter.bundle.manifest

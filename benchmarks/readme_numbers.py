@@ -53,15 +53,17 @@ def numbers() -> str:
             *rows,
             "",
             f"mIoU-7 is the mean over {subset}: the classes with enough pixels in the {sizes['rows'][0]['pictures']} "
-            "pictures used, a subset of VOC2012 val with SBD masks. The machine was shared: compare rows with each other.",
+            "pictures used, a subset of VOC2012 val with SBD masks. The machine was shared: compare rows with each "
+            "other.",
             "",
             f"The head, class scores to a mask of class ids on {head['pictures']} of these pictures: "
             f"**{head['ratio']:.0f}x faster** than dense deconvolution in ONNX Runtime and NumPy argmax "
             f"({head['sparse_ms']:.1f} against {head['dense_ms']:.0f} ms, one thread), {head['unequal_pixels']} pixels "
             "unequal.",
             f"Building the full FCN-8s on VGG16 ({build['weights_bytes'] / 1e6:.0f} MB of weights) at {build['size']} "
-            f"took {sum(build['seconds'].values()):.0f} s and {build['peak_rss_bytes'] / 1e9:.2f} GB of memory, with every "
-            f"compared label equal to Keras.",
+            f"took {sum(build['seconds'].values()):.0f} s and {build['peak_rss_bytes'] / 1e9:.2f} GB of memory, and "
+            f"{build['agreement']['pixels_unequal']} of {build['agreement']['pixels_compared']:,} compared labels "
+            "differ from Keras.",
             "",
             "",
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 
 from fcnedge.benchmarks.accuracy import Accuracy, AccuracyOptions, measure_accuracy
 from fcnedge.build_engine.build import build_bundle
-from fcnedge.build_engine.model_source import resolve_source
+from fcnedge.build_engine.model_source import ModelSource, resolve_source
+from fcnedge.build_engine.models.names import check_size
+from fcnedge.calibration.voc import read_voc
 from fcnedge.runtime.command import Parser, run_command, table, write_json
 from fcnedge.runtime.errors import UserError, missing_package
+from fcnedge.runtime.manifest import FITS
 from fcnedge.runtime.options import add_options, image_size, option, read_options
 
 
@@ -44,18 +48,34 @@ class SizesResult:
 
 def measure_sizes(options: SizesOptions) -> SizesResult:
     """Build and score the model at every size. Raises UserError."""
+    sources = _sources(options)
+    read_voc(options.data, options.split)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for text in options.sizes.split(","):
-            for fit in options.fits.split(","):
-                source = resolve_source(options.model, weights=options.weights)
-                source = replace(source, size=image_size(text), fit=fit)
-                bundle = Path(folder) / f"{text}-{fit}"
-                build_bundle(source, bundle)
-                accuracy = AccuracyOptions(bundle, options.data, split=options.split, threads=options.threads)
-                rows.append(measure_accuracy(accuracy))
-                sys.stderr.write(f"{_row(rows[-1])}\n")
+        for index, source in enumerate(sources):
+            bundle = Path(folder) / str(index)
+            build_bundle(source, bundle)
+            accuracy = AccuracyOptions(bundle, options.data, split=options.split, threads=options.threads)
+            rows.append(measure_accuracy(accuracy))
+            sys.stderr.write(f"{_row(rows[-1])}\n")
     return SizesResult(_machine(), options.threads or os.cpu_count() or 1, tuple(rows))
+
+
+def _sources(options: SizesOptions) -> list[ModelSource]:
+    """One ModelSource per size and fit, all checked before the first is built. Raises UserError."""
+    source = resolve_source(options.model, weights=options.weights)
+    sources = []
+    for text in options.sizes.split(","):
+        try:
+            size = image_size(text.strip())
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"--sizes: {error}.") from error
+        check_size(size)
+        for fit in options.fits.split(","):
+            if fit.strip() not in FITS:
+                raise UserError(f"--fits has {fit.strip()!r}; it takes {' and '.join(FITS)}.")
+            sources.append(replace(source, size=size, fit=fit.strip()))
+    return sources
 
 
 def draw_sizes(result: SizesResult, path: Path) -> None:
@@ -73,6 +93,7 @@ def draw_sizes(result: SizesResult, path: Path) -> None:
     axes.set_ylabel(f"mIoU-{len(result.rows[0].subset)} %")
     axes.margins(0.15)
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)  # points above the grid
     figure.savefig(path, dpi=120)
 
 
@@ -90,8 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: SizesOptions) -> None:
-    if not options.sizes.strip():
-        raise UserError("--sizes names no size; give WIDTHxHEIGHT with commas.")
     result = measure_sizes(options)
     if options.json is not None:
         write_json(result, options.json)

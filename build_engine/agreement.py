@@ -65,12 +65,12 @@ def keras_references(model: Any, preprocessing: Any, images: list[tuple[str, np.
     import keras
 
     deconvolution = last_deconvolution(model)
-    outputs = [model.output] if deconvolution is None else [model.output, deconvolution.input]
-    runner = keras.Model(model.input, outputs)
+    outputs = {"full": model.output} | ({} if deconvolution is None else {"scores": deconvolution.input})
+    runner = keras.Model(model.input, outputs)  # from a list of one output Keras would make that output itself
     paths = []
     for name, image in images:
-        answers = [np.asarray(answer[0]) for answer in runner.predict_on_batch(preprocessing.apply(image)[None])]
-        full = answers[0]
+        answers = runner.predict_on_batch(preprocessing.apply(image)[None])
+        full = np.asarray(answers["full"][0])
         if not np.isfinite(full).all():
             raise UserError(f"the Keras model gives NaN or infinite scores on {name}; check its weights.")
         top = np.partition(full, full.shape[-1] - 2, axis=-1)[..., -2:]
@@ -79,7 +79,7 @@ def keras_references(model: Any, preprocessing: Any, images: list[tuple[str, np.
             paths[-1],
             name=name,
             image=image,
-            scores=answers[1].transpose(2, 0, 1) if len(answers) > 1 else np.empty(0),
+            scores=np.asarray(answers["scores"][0]).transpose(2, 0, 1) if "scores" in answers else np.empty(0),
             labels=full.argmax(-1).astype(np.uint8),
             margin=top[..., 1] - top[..., 0],
             score_range=full.max() - full.min(),
@@ -114,11 +114,17 @@ def compare(backend: Backend, head: BilinearHead | None, references: list[Path])
         pictures=len(references),
         max_abs_score_diff=score_diff,
         score_range=score_range,
-        relative_score_diff=score_diff / score_range if score_range else 0.0,
+        relative_score_diff=_share(score_diff, score_range),
         labels_equal=1.0 - unequal / compared if compared else 1.0,
         pixels_compared=compared,
         pixels_unequal=unequal,
     )
+
+
+def _share(difference: float, score_range: float) -> float:
+    if difference > 0 and not score_range:
+        return float("inf")
+    return difference / (score_range or 1.0)
 
 
 def _read(path: Path) -> Reference:

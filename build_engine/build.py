@@ -103,6 +103,7 @@ def build_bundle(
         if not report.agreement.holds:
             raise UserError(_disagreement(report.agreement))
         _finish(staging, source, keras.preprocessing, report)
+        check_output(output, force=force)  # another build may have taken it meanwhile
         publish(staging, output)
     return report
 
@@ -174,8 +175,8 @@ def _versions() -> dict[str, str]:
     owners = importlib.metadata.packages_distributions()
     versions = {"fcnedge": importlib.metadata.version("fcnedge"), "python": platform.python_version()}
     for module in _MODULES:
-        distribution = owners[module][0]  # tensorflow may come from tensorflow-cpu, tensorflow-macos …
-        versions[distribution] = importlib.metadata.version(distribution)
+        for distribution in owners.get(module, [])[:1]:  # tensorflow may come from tensorflow-cpu, tensorflow-macos …
+            versions[distribution] = importlib.metadata.version(distribution)
     return versions
 
 

@@ -18,13 +18,14 @@ from fcnedge.runtime.manifest import FileSpec
 
 def check_output(output: Path, *, force: bool) -> None:
     """Raise UserError, before hours of work, if `output` is taken or cannot be written."""
-    if output.exists() and not (output / MANIFEST_NAME).is_file():
-        raise UserError(f"{output} exists and is not a bundle; choose another name for -o.")
-    if output.exists() and not force:
-        raise UserError(f"{output} exists already; add --force to replace it.")
-    parent = output.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
+    with disk_errors(output):
+        if output.exists() and not (output / MANIFEST_NAME).is_file():
+            raise UserError(f"{output} exists and is not a bundle; choose another name for -o.")
+        if output.exists() and not force:
+            raise UserError(f"{output} exists already; add --force to replace it.")
+        parent = _existing(output.resolve().parent)
+    if not parent.is_dir():
+        raise UserError(f"{parent} is a file, so no bundle can lie in it; choose another place for -o.")
     if not os.access(parent, os.W_OK):
         raise UserError(f"{parent} cannot be written to; choose another place for -o.")
 
@@ -33,11 +34,12 @@ def check_output(output: Path, *, force: bool) -> None:
 def staging_folder(output: Path) -> Iterator[Path]:
     """A hidden folder beside `output`, on its file system, that is gone when the block ends, however it ends.
 
-    Turns a full disk into a UserError.
+    Where `output` is a link, beside what it points to. Turns a full disk into a UserError.
     """
     with disk_errors(output):
-        output.absolute().parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
+        target = output.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         with disk_errors(output):
             yield folder
@@ -57,7 +59,7 @@ def disk_errors(output: Path) -> Iterator[None]:
                 f"the disk is full while writing {output}: {free / 1e6:.0f} MB are left; free some space or choose "
                 "another place for -o. Nothing was written."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG):
             raise UserError(f"{output} cannot be written ({error.strerror}); choose another place for -o.") from error
         raise
 
@@ -79,16 +81,16 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
 def publish(folder: Path, output: Path) -> None:
     """Rename `folder` to `output`; an older bundle there is moved aside first and deleted last."""
     with disk_errors(output):
-        old = None
-        if output.exists():
-            old = output.with_name(f".{output.name}.old.{os.getpid()}")
-            output.rename(old)
+        target, old = output.resolve(), None  # of a link, what it points to is replaced
+        if target.exists():
+            old = target.with_name(f".{target.name}.old.{os.getpid()}")
+            target.rename(old)
         try:
             folder.chmod(0o755)
-            folder.rename(output)
-        except OSError:
+            folder.rename(target)
+        except BaseException:
             if old is not None:
-                old.rename(output)
+                old.rename(target)
             raise
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)

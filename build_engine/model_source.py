@@ -51,9 +51,9 @@ def resolve_source(
         if weights is not None:
             raise UserError(f"{model} ships with its weights; use an architecture such as fcn8s-lite0 with --weights.")
         weights = WEIGHTS_FOLDER / f"{model}.safetensors"
-    info = (
-        read_info(weights) if weights is not None and weights.suffix == ".safetensors" and weights.is_file() else None
-    )
+    if weights is not None and not weights.is_file():
+        raise UserError(f"there is no weights file {weights}; check the path.")
+    info = read_info(weights) if weights is not None and weights.suffix == ".safetensors" else None
     arch = info.arch if info is not None and model in shipped_models() else model
     _check_architecture(arch, model)
     if info is not None and info.arch != arch:
@@ -73,15 +73,16 @@ def resolve_source(
 
 def read_classes(text: str) -> tuple[str, ...]:
     """`21`, `classes.txt` or `background,road,person` → class names. Raises UserError."""
-    if text.isdigit():
+    if text.isdecimal():
         count = int(text)
         if not 2 <= count <= 255:
             raise UserError(f"--classes is {count}; a model has 2 to 255 classes.")
         return VOC_CLASSES if count == len(VOC_CLASSES) else tuple(f"class{index}" for index in range(count))
     path = Path(text)
-    if path.suffix == ".txt" or path.is_file():
+    if path.suffix == ".txt" or ("," not in text and path.is_file()):  # a long list is no file name to ask for
         try:
-            names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            names = tuple(line.strip() for line in lines if line.strip())
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"the class list {path} cannot be read ({error}); write one name per line.") from error
     else:

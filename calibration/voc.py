@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fcnedge.runtime.errors import UserError, missing_package
+from fcnedge.runtime.sources.picture_file import read_picture
 
 VOID = 255
 """Mask value of pixels that are neither trained on nor scored (VOC paints it on object borders)."""
@@ -24,13 +25,8 @@ class VocSample:
     mask_path: Path
 
     def read_image(self) -> np.ndarray:
-        """(H, W, 3) uint8 BGR."""
-        import cv2
-
-        image = cv2.imread(str(self.image_path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise UserError(f"{self.image_path} is not a picture that OpenCV can decode; replace it or drop its line.")
-        return image
+        """(H, W, 3) uint8 BGR. Raises SourceError for a picture that is damaged or cut short."""
+        return read_picture(self.image_path)
 
     def read_mask(self) -> np.ndarray:
         """(H, W) uint8 class ids, 255 = void.
@@ -51,7 +47,7 @@ def read_palette_mask(path: Path) -> np.ndarray:
             if mask.mode not in ("P", "L"):
                 raise UserError(f"{path} has mode {mask.mode}; a VOC mask is a palette PNG (mode P) holding class ids.")
             return np.array(mask, dtype=np.uint8)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow calls a damaged chunk a SyntaxError
         raise UserError(f"{path} is not a readable mask: {error}.") from error
 
 

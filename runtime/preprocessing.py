@@ -61,7 +61,7 @@ def letterbox(image: np.ndarray, size: tuple[int, int], *, fill: int, nearest: b
     """Fit `image` (H, W[, C]) uint8 into `size` (height, width), aspect kept, at the top left, the rest `fill`."""
     cv2 = load_cv2()
     height, width = letterbox_size((image.shape[0], image.shape[1]), size)
-    interpolation = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
     out = np.full((*size, *image.shape[2:]), fill, np.uint8)
     out[:height, :width] = cv2.resize(image, (width, height), interpolation=interpolation)
     return out

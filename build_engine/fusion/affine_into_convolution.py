@@ -65,7 +65,7 @@ def _fold_before(graph: ir.Graph, node: ir.Node, log: RuleLog) -> bool:
         log.refuse(before.name, "its result is used elsewhere too.")
         return False
     if np.any(shift) and (any(ints(node, "pads", (0, 0, 0, 0))) or node.op_type != "Conv" or _auto_padded(node)):
-        log.refuse(before.name, "a shift before a padded convolution: the zero padding comes after it.")
+        log.refuse(before.name, "a shift in front of a convolution folds only where nothing is padded.")
         return False
     _scale_inputs(graph, node, scale, shift)
     node.replace_input_with(0, source)

@@ -64,12 +64,11 @@ def _crop_amounts(crop: ir.Node, deconvolution: ir.Node) -> tuple[int, int, int,
     parameters = list(crop.inputs)[1:] + [None] * (5 - len(crop.inputs))
     if any(value is not None and not is_constant(value) for value in parameters):
         return "the crop is computed at run time."
-    arrays = [constant(value) for value in parameters]
-    if arrays[0] is None or arrays[1] is None:
+    starts, ends, axes, steps = (None if (array := constant(v)) is None else array.tolist() for v in parameters)
+    if starts is None or ends is None:
         return "the crop has no constant bounds."
-    starts, ends = ([int(bound) for bound in array.reshape(-1)] for array in arrays[:2])
-    axes = range(len(starts)) if arrays[2] is None else [int(axis) % 4 for axis in arrays[2]]
-    if arrays[3] is not None and any(step != 1 for step in arrays[3]):
+    axes = range(len(starts)) if axes is None else [axis % 4 for axis in axes]
+    if steps is not None and any(step != 1 for step in steps):
         return "the slice skips or reverses rows, so it is not a crop."
     before, after = {2: 0, 3: 0}, {2: 0, 3: 0}
     for axis, start, end in zip(axes, starts, ends, strict=True):
@@ -81,6 +80,8 @@ def _crop_amounts(crop: ir.Node, deconvolution: ir.Node) -> tuple[int, int, int,
             if removed != (0, 0):
                 return "the slice takes away pictures or classes, not only rows and columns."
             continue
+        if length is not None and sum(removed) >= length:
+            return "the crop leaves no rows or no columns."
         before[axis], after[axis] = removed
     return before[2], before[3], after[2], after[3]
 

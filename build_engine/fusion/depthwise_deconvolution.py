@@ -40,7 +40,8 @@ def _make_depthwise(graph: ir.Graph, node: ir.Node) -> str | None:
     if shape[0] == 1:
         return ""
     kernel = constant(node.inputs[1])
-    assert kernel is not None and node.inputs[1] is not None
+    assert kernel is not None
+    assert node.inputs[1] is not None
     largest = _largest_off_diagonal(kernel)
     if largest != 0:
         return f"its kernel mixes classes: the largest off-diagonal weight is {largest:.3g} (a learned kernel)."

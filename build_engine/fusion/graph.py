@@ -46,7 +46,8 @@ def shape_of(value: ir.Value | None) -> tuple[int, ...] | None:
         array = constant(value)
         return None if array is None else array.shape
     sides = tuple(value.shape)
-    return tuple(int(side) for side in sides) if all(isinstance(side, int) for side in sides) else None
+    known = tuple(side for side in sides if isinstance(side, int))
+    return known if len(known) == len(sides) else None
 
 
 def ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -79,13 +80,15 @@ def add_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
 def bypass(graph: ir.Graph, node: ir.Node, replacement: ir.Value) -> None:
     """Let whoever reads `node`'s output read `replacement` instead, and remove `node`.
 
-    A graph output keeps its name; the shape known for the old output is kept for the new one.
+    A graph output keeps its name; the shape and type known for the old output are kept for the new one.
     """
     old = node.outputs[0]
     if old.is_graph_output():
         replacement.name = old.name
     if old.shape is not None:
         replacement.shape = old.shape
+    if replacement.type is None:
+        replacement.type = old.type
     old.replace_all_uses_with(replacement, replace_graph_outputs=True)
     graph.remove(node, safe=True)
 

@@ -26,20 +26,24 @@ _TO_NCHW = (0, 3, 1, 2)
 
 @dataclass
 class _Chain:
-    """What has been understood so far: x[c] = scale[c] · pixel[order[c]] + shift[c]."""
+    """What has been understood so far: x[c] = scale[c] · pixel[order[c]] + shift[c], axes[i] = the image's axis."""
 
     order: np.ndarray
     scale: np.ndarray
     shift: np.ndarray
-    channel_axis: int
+    axes: tuple[int, ...]
     nodes: list[ir.Node]
+
+    @property
+    def channel_axis(self) -> int:
+        return self.axes.index(3)
 
 
 def input_layout(graph: ir.Graph) -> RuleReport:
     """Rewrite what lies between the uint8 input and the first convolution, in place."""
     log = RuleLog()
     image = graph.inputs[0]
-    chain = _Chain(np.arange(3), np.ones(3), np.zeros(3), 3, [])
+    chain = _Chain(np.arange(3), np.ones(3), np.zeros(3), (0, 1, 2, 3), [])
     value = image
     while True:
         node = sole_consumer(value)
@@ -66,10 +70,10 @@ def input_layout(graph: ir.Graph) -> RuleReport:
 def _understand(chain: _Chain, node: ir.Node, value: ir.Value) -> str | None:
     """Extend `chain` by `node`, or say why not."""
     if node.op_type == "Cast":
-        return None
+        real = node.attributes["to"].as_int() in (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+        return None if real else "the pixels are cast to something other than float32."
     if node.op_type == "Transpose":
-        permutation = ints(node, "perm", (3, 2, 1, 0))
-        chain.channel_axis = permutation.index(chain.channel_axis)
+        chain.axes = tuple(chain.axes[axis] for axis in ints(node, "perm", (3, 2, 1, 0)))
         return None
     if node.op_type in ("Gather", "Slice"):
         return _understand_order(chain, node)
@@ -85,12 +89,11 @@ def _understand_order(chain: _Chain, node: ir.Node) -> str | None:
             return "the Gather does not reorder the three colour channels."
         picked = indices
     else:
-        bounds = [constant(value) for value in list(node.inputs)[1:]]
-        axes = bounds[2] if len(bounds) > 2 else None
-        steps = bounds[3] if len(bounds) > 3 else None
-        if axes is None or steps is None or axes.tolist() not in ([chain.channel_axis], [chain.channel_axis - 4]):
+        bounds = [array.reshape(-1).tolist() for value in node.inputs[1:] if (array := constant(value)) is not None]
+        if len(bounds) != 4 or [axis % 4 for axis in bounds[2]] != [chain.channel_axis]:
             return "the Slice does not reverse the three colour channels."
-        picked = np.arange(3)[slice(int(bounds[0][0]), _open(int(bounds[1][0])), int(steps[0]))]
+        (start,), (end,), _, (step,) = bounds
+        picked = np.arange(3)[slice(start, _open(end), step)]
     if sorted(int(index) % 3 for index in picked) != [0, 1, 2]:
         return "the channels are not only reordered."
     picked = np.asarray(picked) % 3
@@ -104,6 +107,8 @@ def _open(end: int) -> int | None:
 
 
 def _understand_affine(chain: _Chain, node: ir.Node, value: ir.Value) -> str | None:
+    if all(earlier.op_type != "Cast" for earlier in chain.nodes):
+        return f"{node.op_type} calculates with bytes, which wrap around."
     first, second = node.inputs
     other = second if first is value else first
     array = constant(other) if is_constant(other) else None
@@ -125,7 +130,7 @@ def _understand_affine(chain: _Chain, node: ir.Node, value: ir.Value) -> str | N
 
 def _per_channel(array: np.ndarray, channel_axis: int) -> np.ndarray | None:
     shape = (1,) * (4 - array.ndim) + array.shape
-    if array.size == 1:
+    if array.size == 1 and len(shape) == 4:
         return np.full(3, float(array.reshape(())))
     expected = [1, 1, 1, 1]
     expected[channel_axis] = 3
@@ -134,7 +139,7 @@ def _per_channel(array: np.ndarray, channel_axis: int) -> np.ndarray | None:
 
 def _reason_against(chain: _Chain, convolution: ir.Node) -> str | None:
     kernel = shape_of(convolution.inputs[1])
-    if chain.channel_axis != 1:
+    if chain.axes != _TO_NCHW:
         return "the layout is not NCHW when it reaches the first convolution."
     if kernel is None or kernel[1] != 3 or not is_constant(convolution.inputs[1]):
         return "the first convolution's kernel is not a constant over three channels."
@@ -146,12 +151,13 @@ def _reason_against(chain: _Chain, convolution: ir.Node) -> str | None:
 def _is_canonical(chain: _Chain) -> bool:
     kinds = [node.op_type for node in chain.nodes]
     reordered = np.any(chain.order != np.arange(3)) or np.any(chain.scale != 1)
+    # Any other kind of node (a second Cast, an Add) is written anew, once.
     return not reordered and kinds in (["Transpose", "Cast"], ["Transpose", "Cast", "Sub"])
 
 
 def _rebuild(graph: ir.Graph, image: ir.Value, chain: _Chain, convolution: ir.Node) -> None:
     mean, kernel = _folded(chain, convolution)
-    height, width = (shape_of(image) or (1, 0, 0, 3))[1:3]
+    known = shape_of(image)
     planes = ir.Node("", "Transpose", [image], attributes=[ir.AttrInt64s("perm", _TO_NCHW)], name="image_planes")
     cast = ir.Node(
         "", "Cast", [planes.outputs[0]], attributes=[ir.AttrInt64("to", int(ir.DataType.FLOAT))], name="image_float"
@@ -162,7 +168,7 @@ def _rebuild(graph: ir.Graph, image: ir.Value, chain: _Chain, convolution: ir.No
         nodes.append(ir.Node("", "Sub", [cast.outputs[0], mean_value], name="image_centred"))
     for node, kind in zip(nodes, (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.FLOAT), strict=False):
         node.outputs[0].name, node.outputs[0].type = node.name, ir.TensorType(kind)
-        node.outputs[0].shape = ir.Shape((1, 3, height, width))
+        node.outputs[0].shape = None if known is None else ir.Shape(known[axis] for axis in _TO_NCHW)
     graph.insert_before(convolution, nodes)
     convolution.replace_input_with(0, nodes[-1].outputs[0])
     assert convolution.inputs[1] is not None

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from .graph import constant, integer, ints, is_constant, shape_of
+from .affine_into_convolution import has_bias
+from .graph import constant, integer, ints, is_constant, shape_of, unfixed_padding
 from .report import RuleLog, RuleReport
 
 SCORES_NAME = "scores"
 LABELS_NAME = "labels"
-_MONOTONOUS = ("Softmax", "LogSoftmax", "Identity")
+_SOFTMAXES = ("Softmax", "LogSoftmax")
+_LAYOUT = ("Identity", "Cast", "Squeeze", "Transpose")
 _KERNEL_TOLERANCE = 1e-6
 
 
@@ -43,45 +45,94 @@ def last_upsampling(graph: ir.Graph, input_size: tuple[int, int]) -> tuple[RuleR
     output = graph.outputs[0]
     if output.name in (SCORES_NAME, LABELS_NAME):
         return log.report(), None
-    last, softmaxes = _walk_back(output)
-    if last.producer() is None or last.producer().op_type != "ConvTranspose":
-        log.refuse(output.name, "the graph does not end in a deconvolution.")
-        _end_in_labels(graph, last)
-        return log.report(), None
+    last, class_axis, softmaxes = _walk_back(output, input_size)
     deconvolution = last.producer()
+    if deconvolution is None or deconvolution.op_type != "ConvTranspose" or class_axis != 1:
+        log.refuse(output.name, "the graph does not end in a deconvolution whose channels are the classes.")
+        _end_in_labels(graph, last, class_axis)
+        return log.report(), None
     tail = _bilinear_tail(deconvolution, input_size)
     if isinstance(tail, str):
         log.refuse(deconvolution.name, tail)
-        _end_in_labels(graph, last)
+        _end_in_labels(graph, last, class_axis)
         return log.report(), None
     log.applied = 1 + softmaxes
-    _end_in(graph, deconvolution.inputs[0], SCORES_NAME)
+    _end_in(graph, _first_input(deconvolution), SCORES_NAME)
     return log.report(), tail
 
 
-def _walk_back(value: ir.Value) -> tuple[ir.Value, int]:
-    """Through softmax, layout and argmax nodes to the value (1, C, H, W) that decides the argmax."""
-    softmaxes = 0
+def _walk_back(output: ir.Value, input_size: tuple[int, int]) -> tuple[ir.Value, int | None, int]:
+    """Through argmax, softmax and layout nodes to the value that decides the argmax.
+
+    Returns that value, the axis of its classes and how many softmaxes were passed; the axis is None, and the value
+    the graph's output, when that holds labels which no argmax over classes gave.
+    """
+    value, class_axis, softmaxes = output, _class_axis(output, input_size), 0
     while (node := value.producer()) is not None:
-        if node.op_type in _MONOTONOUS or node.op_type in ("Transpose", "ArgMax", "Cast", "Squeeze"):
-            softmaxes += node.op_type in ("Softmax", "LogSoftmax")
-            value = node.inputs[0]
-        else:
+        if class_axis is None and node.op_type == "ArgMax" and not integer(node, "select_last_index", 0):
+            class_axis = integer(node, "axis", 0) % 4
+        elif class_axis is not None and node.op_type == "Transpose":
+            class_axis = ints(node, "perm", (3, 2, 1, 0))[class_axis]
+        elif class_axis is not None and node.op_type in _SOFTMAXES and integer(node, "axis", -1) % 4 == class_axis:
+            softmaxes += 1
+        elif not _keeps_winner(node, of_labels=class_axis is None):
             break
-    return value, softmaxes
+        value = _first_input(node)
+    return (output, None, 0) if class_axis is None else (value, class_axis, softmaxes)
+
+
+def _class_axis(output: ir.Value, input_size: tuple[int, int]) -> int | None:
+    """3 for scores as Keras lays them out, (1, H, W, C), 1 for (1, C, H, W), None for labels."""
+    labels = output.producer()
+    while labels is not None and labels.op_type in _LAYOUT:
+        labels = _first_input(labels).producer()
+    if (labels is not None and labels.op_type == "ArgMax") or (output.shape is not None and len(output.shape) != 4):
+        return None
+    shape = shape_of(output) or (0, 0, 0, 0)
+    if (shape[1:3] == input_size) != (shape[2:] == input_size):
+        return 3 if shape[1:3] == input_size else 1
+    return _axis_of_channels(output)
+
+
+def _axis_of_channels(value: ir.Value) -> int:
+    """Where the channels (axis 1) of the last node that is not layout, softmax or cast lie in `value`."""
+    node = value.producer()
+    if node is None or node.op_type not in ("Transpose", "Identity", "Cast", *_SOFTMAXES):
+        return 1
+    axis = _axis_of_channels(_first_input(node))
+    return ints(node, "perm", (3, 2, 1, 0)).index(axis) if node.op_type == "Transpose" else axis
+
+
+def _keeps_winner(node: ir.Node, *, of_labels: bool) -> bool:
+    """Whether the argmax without `node` is the same: layout and casts of labels, casts of scores that round nothing."""
+    if node.op_type == "Cast" and not of_labels:
+        return node.attributes["to"].as_int() in (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+    return node.op_type == "Identity" or (of_labels and node.op_type in _LAYOUT)
+
+
+def _first_input(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
 
 
 def _bilinear_tail(node: ir.Node, input_size: tuple[int, int]) -> BilinearTail | str:
     kernel = constant(node.inputs[1]) if is_constant(node.inputs[1]) else None
     if kernel is None:
         return "its kernel is not a constant."
-    strides, pads = ints(node, "strides", (1, 1)), ints(node, "pads", (0, 0, 0, 0))
+    strides, extra = ints(node, "strides", (1, 1)), ints(node, "output_padding", (0, 0))
+    pads = tuple(pad - more for pad, more in zip(ints(node, "pads", (0,) * 4), (0, 0, *extra), strict=True))
     if strides[0] != strides[1] or kernel.shape[2:] != (2 * strides[0], 2 * strides[0]):
         return f"a {kernel.shape[2]}x{kernel.shape[3]} kernel at stride {strides[0]}x{strides[1]} is not bilinear."
     stride = strides[0]
     if not _is_bilinear(kernel, stride, integer(node, "group", 1)):
         return "its kernel is learned, not bilinear."
-    if len(node.inputs) > 2 and node.inputs[2] is not None and np.any(constant(node.inputs[2])):
+    reason = unfixed_padding(node)
+    if reason is not None:
+        return reason
+    if max(ints(node, "dilations", (1, 1))) > 1 or min(pads) < 0:
+        return "its kernel is dilated or its output reaches beyond its input."
+    if has_bias(node) and (not is_constant(node.inputs[2]) or np.any(constant(node.inputs[2]))):
         return "its bias is not zero, which changes the winner at the border."
     scores = shape_of(node.inputs[0])
     if scores is None:
@@ -109,17 +160,19 @@ def _is_bilinear(kernel: np.ndarray, stride: int, group: int) -> bool:
     return bool(gain > 0 and np.allclose(diagonal, gain * expected, rtol=0, atol=_KERNEL_TOLERANCE * gain))
 
 
-def _end_in_labels(graph: ir.Graph, scores: ir.Value) -> None:
-    """End the graph in labels uint8 (1, H, W): the argmax over the classes of full-size scores (1, C, H, W)."""
-    winner = ir.Node("", "ArgMax", [scores], attributes=_attributes(axis=1, keepdims=0), name="argmax")
-    cast = ir.Node("", "Cast", [winner.outputs[0]], attributes=_attributes(to=int(ir.DataType.UINT8)), name="labels")
-    winner.outputs[0].name = "winner"
-    winner.outputs[0].type = ir.TensorType(ir.DataType.INT64)
-    graph.extend([winner, cast])
-    known = shape_of(scores)
+def _end_in_labels(graph: ir.Graph, value: ir.Value, class_axis: int | None) -> None:
+    """End the graph in labels uint8 (1, H, W): the argmax of `value` over its classes, or `value` itself."""
+    labels, shape = value, value.shape
+    if class_axis is not None:
+        winner = ir.Node("", "ArgMax", [value], attributes=_attributes(axis=class_axis, keepdims=0), name="argmax")
+        labels = winner.outputs[0]
+        labels.name, labels.type = "winner", ir.TensorType(ir.DataType.INT64)
+        shape = None if shape is None else ir.Shape([*shape[:class_axis], *shape[class_axis + 1 :]])
+        graph.append(winner)
+    cast = ir.Node("", "Cast", [labels], attributes=_attributes(to=int(ir.DataType.UINT8)), name="labels")
     cast.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
-    if known is not None:
-        cast.outputs[0].shape = ir.Shape((known[0], *known[2:]))
+    cast.outputs[0].shape = shape
+    graph.append(cast)
     _end_in(graph, cast.outputs[0], LABELS_NAME)
 
 

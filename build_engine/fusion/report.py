@@ -33,7 +33,9 @@ class RuleLog:
     refusals: list[Refusal] = field(default_factory=list)
 
     def refuse(self, node_name: str | None, reason: str) -> None:
+        """Note that the rule left `node_name` alone."""
         self.refusals.append(Refusal(node_name or "?", reason))
 
     def report(self) -> RuleReport:
+        """What was collected."""
         return RuleReport(self.applied, tuple(self.refusals))

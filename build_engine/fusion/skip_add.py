@@ -28,7 +28,8 @@ def skip_add(graph: ir.Graph) -> RuleReport:
         if sorted(kinds) != ["Conv", "ConvTranspose"]:
             continue
         convolution, deconvolution = producers if kinds[0] == "Conv" else reversed(producers)
-        assert convolution is not None and deconvolution is not None
+        assert convolution is not None
+        assert deconvolution is not None
         if sole_consumer(convolution.outputs[0]) is not node:
             log.refuse(node.name, "the score convolution is used elsewhere too.")
         elif has_bias(convolution) and not is_constant(convolution.inputs[2]):

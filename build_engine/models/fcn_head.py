@@ -57,17 +57,21 @@ def bilinear_kernel(factor: int) -> np.ndarray:
     return (1.0 - np.abs(offsets) / factor).astype(np.float32)
 
 
+def bilinear_diagonal(shape: tuple[int, ...]) -> np.ndarray:
+    """Deconvolution kernel (h, w, out, in) float32 that upsamples each class by itself; h and w are even."""
+    kernel = np.zeros(shape, np.float32)
+    channels = np.arange(min(shape[2:]))
+    taps = np.outer(bilinear_kernel(shape[0] // 2), bilinear_kernel(shape[1] // 2))
+    kernel[:, :, channels, channels] = taps[:, :, None]
+    return kernel
+
+
 @keras.saving.register_keras_serializable(package="fcnedge")
 class BilinearDiagonal(keras.initializers.Initializer):
     """Initialise a Conv2DTranspose kernel (h, w, out, in) to per-class bilinear upsampling: diagonal in (out, in)."""
 
     def __call__(self, shape, dtype=None, **_):
-        height, width, out_channels, in_channels = shape
-        taps = np.outer(bilinear_kernel(height // 2), bilinear_kernel(width // 2))
-        kernel = np.zeros(shape, np.float32)
-        for channel in range(min(out_channels, in_channels)):
-            kernel[:, :, channel, channel] = taps
-        return keras.ops.convert_to_tensor(kernel, dtype=dtype or "float32")
+        return keras.ops.convert_to_tensor(bilinear_diagonal(shape), dtype=dtype or "float32")
 
 
 def _score(x: keras.KerasTensor, classes: int, name: str) -> keras.KerasTensor:

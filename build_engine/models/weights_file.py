@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from fcnedge.runtime.errors import UserError, missing_package
 
 _METADATA_KEY = "fcnedge"
+_DTYPES = ("F16", "F32", "F64")  # as safetensors spells them; NumPy has no BF16, and integers are quantised somehow
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,25 @@ class WeightsInfo:
 
 
 def save_weights(model: Any, path: Path, info: WeightsInfo, dtype: str = "float16") -> None:
-    """Write every variable of a Keras `model` to `path`, whole or not at all.
+    """Write every weight of a Keras `model` to `path`, whole or not at all (not the seeds of its dropout layers).
 
     dtype: "float16" halves the file; values beyond its range (65504) are refused with UserError.
     """
     safetensors = _load_safetensors()
     arrays = {}
-    for variable in model.variables:
-        array = np.asarray(variable.value).astype(dtype)
+    for variable in model.weights:
+        with np.errstate(over="ignore"):  # said below, with the variable's name
+            array = np.asarray(variable.value).astype(dtype)
         if not np.isfinite(array).all():
             raise UserError(f"{variable.path} holds values that {dtype} cannot; save float32 instead.")
         arrays[variable.path] = array
     description = {"name": info.name, "arch": info.arch, "classes": info.classes, "size": info.size, "fit": info.fit}
     temporary = path.with_name(path.name + ".part")
-    safetensors.numpy.save_file(arrays, str(temporary), metadata={_METADATA_KEY: json.dumps(description)})
-    temporary.replace(path)
+    try:
+        safetensors.numpy.save_file(arrays, str(temporary), metadata={_METADATA_KEY: json.dumps(description)})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_info(path: Path) -> WeightsInfo | None:
@@ -73,7 +79,10 @@ def load_weights(model: Any, path: Path) -> None:
         _load_by_path(model, path)
     elif path.suffix == ".h5":
         try:
-            model.load_weights(str(path))
+            with warnings.catch_warnings():
+                # Keras names its own containers that a file lacks, and then the layer, in the error told below.
+                warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
+                model.load_weights(str(path))
         except (ValueError, OSError, KeyError) as error:
             raise UserError(f"{path} does not hold weights of {model.name}: {_first_line(error)}") from error
     else:
@@ -83,16 +92,35 @@ def load_weights(model: Any, path: Path) -> None:
 def _load_by_path(model: Any, path: Path) -> None:
     with _open(path) as file:
         held = set(file.keys())
-        for variable in model.variables:
+        for variable in model.weights:
             if variable.path not in held:
                 raise UserError(f"{path} has no {variable.path}; it was saved from another model than {model.name}.")
+            stored = file.get_slice(variable.path).get_dtype()
+            if stored not in _DTYPES:
+                raise UserError(
+                    f"{path}: {variable.path} holds {stored}, not {' or '.join(_DTYPES)}; save it as float32."
+                )
             array = file.get_tensor(variable.path)
             if tuple(array.shape) != tuple(variable.shape):
                 raise UserError(
                     f"{path}: {variable.path} has shape {tuple(array.shape)} where {model.name} has "
                     f"{tuple(variable.shape)}; the class list or the architecture differs."
                 )
-            variable.assign(array.astype(np.float32))
+            variable.assign(_unrounded(array).astype(np.float32))
+
+
+def _unrounded(array: np.ndarray) -> np.ndarray:
+    """Bilinear deconvolution kernels as they were before float16 rounded them.
+
+    FCN-32s needs 12 bits for its 64x64 kernel and float16 has 11; unless restored, the kernel would pass for a learned
+    one and keep the full-size upsampling in the graph.
+    """
+    from .fcn_head import bilinear_diagonal
+
+    if array.dtype != np.float16 or array.ndim != 4 or array.shape[0] % 2 or array.shape[1] % 2:
+        return array
+    exact = bilinear_diagonal(array.shape)
+    return exact if np.array_equal(array, exact.astype(np.float16)) else array
 
 
 def _open(path: Path) -> Any:

@@ -47,7 +47,8 @@ class Augmentation:
         height = max(1, round(mask.shape[0] * scale * stretch))
         width = max(1, round(mask.shape[1] * scale / stretch))
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        return image, cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        # EXACT takes pixel centres as INTER_LINEAR does; INTER_NEAREST would shift the mask by half a pixel
+        return image, cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
     def _crop(self, image, mask, random):
         crop = self.crop_px

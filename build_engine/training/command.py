@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcnedge.calibration.voc import read_voc
-from fcnedge.runtime.errors import UserError
+from fcnedge.calibration.voc import VOID, VocSample, read_voc
+from fcnedge.runtime.command import Progress
+from fcnedge.runtime.errors import UserError, missing_package
 
 from ..model_source import ModelSource, keras_model, resolve_source, shipped_models
 from ..models.names import SIZE_MULTIPLE_PX, check_size
@@ -44,14 +46,16 @@ def plan_training(options: TrainOptions) -> TrainingPlan:
     )
     check_size(options.size)
     _check(options)
-    images = sum(len(read_voc(root, options.split)) for root in options.data)
-    if images < options.batch_size:
+    if importlib.util.find_spec("matplotlib") is None:  # draws the curve, after hours
+        raise missing_package("matplotlib", extra="train")
+    samples = [sample for root in options.data for sample in read_voc(root, options.split)]
+    if len(samples) < options.batch_size:
         raise UserError(
-            f"{images} training pictures do not fill one batch of {options.batch_size}; lower --batch-size."
+            f"{len(samples)} training pictures do not fill one batch of {options.batch_size}; lower --batch-size."
         )
-    if options.val_images:
-        read_voc(options.data[0], options.val_split)
-    return TrainingPlan(source, images)
+    held_out = read_voc(options.data[0], options.val_split) if options.val_images else []
+    _check_masks([*samples, *held_out], len(source.classes))
+    return TrainingPlan(source, len(samples))
 
 
 def train_command(options: TrainOptions, plan: TrainingPlan) -> TrainResult:
@@ -82,6 +86,21 @@ def _initialise(model, source: ModelSource) -> None:
         sys.stderr.write(f"fcn-build train: {layers} trunk layers start from ImageNet.\n")
     else:
         sys.stderr.write("fcn-build train: the trunk starts from random weights; pass --weights for better ones.\n")
+
+
+def _check_masks(samples: list[VocSample], classes: int) -> None:
+    """Every mask is readable and holds classes that the model has: a few seconds, before hours."""
+    progress = Progress()
+    for index, sample in enumerate(samples):
+        progress("check masks", index, len(samples))
+        mask = sample.read_mask()
+        highest = int(mask[mask != VOID].max(initial=0))
+        if highest >= classes:
+            raise UserError(
+                f"{sample.mask_path} holds class {highest}, the model has {classes} classes; "
+                "name all of them with --classes or mend the mask."
+            )
+    progress.close()
 
 
 def _check(options: TrainOptions) -> None:

@@ -46,5 +46,12 @@ class SlowTrunkAdamW(keras.optimizers.AdamW):
             learning_rate = learning_rate * self.trunk_factor
         super().update_step(gradient, variable, learning_rate)
 
+    def _apply_weight_decay(self, variables):
+        decay = self.weight_decay
+        for fast, share in ((True, 1.0), (False, self.trunk_factor)):
+            self.weight_decay = decay * share  # Keras multiplies it by the learning rate of the schedule
+            super()._apply_weight_decay([v for v in variables if self._is_fast[self._get_variable_index(v)] is fast])
+        self.weight_decay = decay
+
     def get_config(self):
         return super().get_config() | {"trunk_factor": self.trunk_factor, "fast_layers": self.fast_layers}

@@ -59,10 +59,14 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
     trainee.fit(
         batches,
         epochs=options.epochs,
+        shuffle=False,  # TrainingBatches shuffles by seed and epoch; Keras would reorder its batches without a seed
         validation_data=validation,
         callbacks=[
             _SetEpoch(batches),
-            keras.callbacks.BackupAndRestore(str(options.output / "resume"), delete_checkpoint=False),
+            # double: a run that is killed while it writes one state goes on from the state before
+            keras.callbacks.BackupAndRestore(
+                str(options.output / "resume"), double_checkpoint=True, delete_checkpoint=False
+            ),
             keras.callbacks.CSVLogger(str(curve), append=True),
             keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: model.save_weights(snapshot)),
         ],

@@ -1,0 +1,108 @@
+"""The README's numbers are those of the committed result files, and nothing else of it is touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fcnedge.benchmarks import readme_numbers
+from fcnedge.benchmarks.readme_numbers import numbers, with_numbers
+
+README = readme_numbers.ROOT / "README.md"
+RESULTS = ("sizes.json", "head.json", "build-fcn8s-vgg16.json")
+TEXT = "# x\n<!-- numbers: written by a script -->\nold\n\nold too\n<!-- end of numbers -->\n## Install\nold\n"
+
+ROW = {
+    "model": "m",
+    "size": "96x64 stretch",
+    "subset": ["cat", "dog"],
+    "pictures": 302,
+    "miou": 0.5125,
+    "miou_subset": 0.6789,
+    "pixel_accuracy": 0.9012,
+    "iou": {"cat": 0.5, "dog": 0.7, "cow": 0.3},
+    "p50_ms": 12.4,
+}
+SIZES = {"machine": "a machine", "threads": 2, "rows": [ROW, ROW | {"size": "64x64 stretch", "p50_ms": 9.6}]}
+HEAD = {"pictures": 100, "ratio": 34.4, "sparse_ms": 1.94, "dense_ms": 66.8, "unequal_pixels": 0}
+BUILD = {
+    "weights_bytes": 537_000_000,
+    "size": "512x512",
+    "seconds": {"export": 30.0, "fuse": 12.4},
+    "peak_rss_bytes": 2_340_000_000,
+    "agreement": {"pixels_unequal": 0, "pixels_compared": 1_048_576},
+}
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder of result files that stands for benchmarks/results."""
+    for name, content in zip(RESULTS, (SIZES, HEAD, BUILD), strict=True):
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setattr(readme_numbers, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def test_only_what_stands_between_the_markers_is_replaced():
+    new = with_numbers(TEXT, "| 1 |\n")
+    assert new == "# x\n<!-- numbers: written by a script -->\n| 1 |\n<!-- end of numbers -->\n## Install\nold\n"
+
+
+def test_replacing_twice_changes_nothing_more():
+    once = with_numbers(TEXT, "| 1 |\n")
+    assert with_numbers(once, "| 1 |\n") == once
+
+
+@pytest.mark.parametrize("marker", ["<!-- numbers:", "<!-- end of numbers -->"])
+def test_text_without_its_markers_is_an_error(marker):
+    with pytest.raises(ValueError, match="substring not found"):
+        with_numbers(TEXT.replace(marker, ""), "new")
+
+
+def test_numbers_come_from_the_files(results):
+    text = numbers()
+    for line in (
+        "| 96x64 stretch | 67.9 | 51.2 (3 classes) | 90.1 | 12 |",
+        "| 64x64 stretch | 67.9 | 51.2 (3 classes) | 90.1 | 10 |",
+    ):
+        assert line in text.splitlines()
+    assert "2 threads of a machine" in text
+    assert "mean over cat, dog: " in text
+    assert "the 302 pictures" in text
+    assert "**34x faster**" in text
+    assert "(1.9 against 67 ms, one thread), 0 pixels" in text
+    assert "(537 MB of weights) at 512x512 took 42 s and 2.34 GB of memory, and 0 of 1,048,576 compared labels" in text
+
+
+def test_numbers_stand_apart_from_the_markers(results):
+    """Markdown needs an empty line before a table and after it."""
+    assert numbers().startswith("\n")
+    assert numbers().endswith("\n\n")
+
+
+def test_check_tells_by_its_exit_code_whether_the_readme_is_up_to_date(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(readme_numbers, "ROOT", tmp_path)
+    (tmp_path / "README.md").write_text(TEXT, encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["readme_numbers.py", "--check"])
+    assert readme_numbers.main() == 3
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == TEXT
+    monkeypatch.setattr("sys.argv", ["readme_numbers.py"])
+    assert readme_numbers.main() == 0
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == with_numbers(TEXT, numbers())
+    monkeypatch.setattr("sys.argv", ["readme_numbers.py", "--check"])
+    assert readme_numbers.main() == 0
+
+
+def test_committed_readme_shows_the_committed_numbers():
+    missing = [name for name in RESULTS if not (readme_numbers.RESULTS / name).is_file()]
+    if missing:
+        pytest.skip(f"benchmarks/results has no {', '.join(missing)} yet")
+    text = README.read_text(encoding="utf-8")
+    assert with_numbers(text, numbers()) == text, "run: python benchmarks/readme_numbers.py"
+
+
+def test_committed_readme_has_the_markers():
+    text = README.read_text(encoding="utf-8")
+    assert with_numbers(text, "x") != text

@@ -1,0 +1,78 @@
+"""EfficientNet-Lite0: parameters counted by hand from the paper's table, features at the right strides, residuals."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from fcnedge.build_engine.models.lite0 import lite0_trunk
+
+# MBConv rows of EfficientNet-B0 (Tan & Le 2019, table 1): repeats, kernel, stride, expansion, output channels.
+TABLE = [
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+]
+NORM = 4  # gamma, beta, moving mean, moving variance
+
+
+def parameters_by_hand() -> int:
+    total, channels = 27 * 32 + NORM * 32, 32
+    for repeats, kernel, _, expansion, outputs in TABLE:
+        for _ in range(repeats):
+            wide = channels * expansion
+            if expansion > 1:
+                total += channels * wide + NORM * wide
+            total += kernel**2 * wide + NORM * wide
+            total += wide * outputs + NORM * outputs
+            channels = outputs
+    return total
+
+
+@pytest.fixture(scope="module")
+def trunk() -> keras.Model:
+    keras.utils.clear_session()
+    image = keras.Input((64, 96, 3))
+    return keras.Model(image, lite0_trunk(image))
+
+
+def test_trunk_has_3_million_parameters(trunk):
+    assert trunk.count_params() == parameters_by_hand() == 2_998_304
+
+
+def test_parameters_are_those_of_the_published_classifier_without_its_head(trunk):
+    # EfficientNet-Lite0 has 4,652,008 trainable ones, among them a 1x1 convolution to 1280, its norm and 1000 classes.
+    classifier = 320 * 1280 + 2 * 1280 + (1280 + 1) * 1000
+    trainable = sum(int(np.prod(variable.shape)) for variable in trunk.trainable_variables)
+    assert trainable + classifier == 4_652_008
+
+
+def test_features_have_strides_8_16_and_32(trunk):
+    assert [tensor.shape[1:] for tensor in trunk.outputs] == [(8, 12, 40), (4, 6, 112), (2, 3, 320)]
+
+
+def test_blocks_that_keep_size_and_channels_add_their_input(trunk):
+    added = {layer.name for layer in trunk.layers if isinstance(layer, keras.layers.Add)}
+    expected, block = set(), 0
+    for repeats, *_ in TABLE:
+        expected |= {f"block{block + i}_add" for i in range(1, repeats)}
+        block += repeats
+    assert added == expected
+    assert len(added) == 9
+
+
+def test_activations_stop_at_6_and_nothing_squeezes(trunk):
+    kinds = {type(layer).__name__ for layer in trunk.layers}
+    assert kinds == {"InputLayer", "Conv2D", "DepthwiseConv2D", "BatchNormalization", "ReLU", "Add"}
+    assert {layer.max_value for layer in trunk.layers if isinstance(layer, keras.layers.ReLU)} == {6.0}
+
+
+def test_projections_are_linear(trunk):
+    rectified = {layer.input.name for layer in trunk.layers if isinstance(layer, keras.layers.ReLU)}
+    assert len(rectified) == 32
+    assert not rectified & {trunk.get_layer(f"block{block}_project_bn").output.name for block in range(16)}

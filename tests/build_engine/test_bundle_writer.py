@@ -1,0 +1,287 @@
+"""A bundle appears whole or not at all: on full disks, over old bundles, through links and where it may not."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fcnedge.build_engine.bundle_writer import check_output, file_specs, publish, staging_folder, write_manifest
+from fcnedge.runtime import Bundle
+from fcnedge.runtime.errors import BundleError, UserError
+from fcnedge.runtime.manifest import FileSpec, HeadSpec, InputSpec, Manifest
+from fcnedge.runtime.preprocessing import Preprocessing
+
+
+def bundle_at(folder: Path, mark: str = "old") -> Path:
+    """Stand in for a bundle where only its place matters."""
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(mark, encoding="utf-8")
+    return folder
+
+
+def mark_of(folder: Path) -> str:
+    return (folder / "model.json").read_text(encoding="utf-8")
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- where a bundle may be written
+
+
+def test_new_output_is_accepted_and_nothing_is_made(tmp_path):
+    check_output(tmp_path / "deep" / "new", force=False)
+    assert names_in(tmp_path) == []
+
+
+def test_bundle_is_replaced_only_with_force(tmp_path):
+    output = bundle_at(tmp_path / "taken")
+    with pytest.raises(UserError, match=r"taken exists already; add --force to replace it\.$"):
+        check_output(output, force=False)
+    check_output(output, force=True)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_no_bundle_is_never_replaced(tmp_path, kind, force):
+    output = tmp_path / "thesis"
+    if kind == "file":
+        output.write_text("chapter 1", encoding="utf-8")
+    else:
+        output.mkdir()
+        (output / "chapter1.tex").write_text("…", encoding="utf-8")
+    with pytest.raises(UserError, match="thesis exists and is not a bundle; choose another name for -o"):
+        check_output(output, force=force)
+
+
+@pytest.mark.parametrize("output", ["file/bundle", "file/deep/bundle"])
+def test_output_below_a_file_is_refused(tmp_path, output):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="file is a file, so no bundle can lie in it"):
+        check_output(tmp_path / output, force=False)
+
+
+def test_output_with_an_endless_name_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be written \(File name too long\)"):
+        check_output(tmp_path / ("n" * 300), force=False)
+    with pytest.raises(UserError, match=r"cannot be written \(File name too long\)"):
+        staging_folder(tmp_path / ("n" * 250)).__enter__()  # fits, but not with what mkdtemp adds
+
+
+TRY_TO_WRITE = """
+import sys
+from pathlib import Path
+from fcnedge.build_engine.bundle_writer import check_output, staging_folder
+output = Path(sys.argv[1]) / "model"
+for attempt in (lambda: check_output(output, force=False), lambda: staging_folder(output).__enter__()):
+    try:
+        attempt()
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+"""
+
+
+def test_read_only_disk_is_refused(tmp_path, small_disk: Callable[..., list[str]]):
+    command = small_disk(tmp_path, "1m,ro", [sys.executable, "-c", TRY_TO_WRITE, str(tmp_path)])
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        f"UserError: {tmp_path} cannot be written to; choose another place for -o.",
+        f"UserError: {tmp_path}/model cannot be written (Read-only file system); choose another place for -o.",
+    ]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write into any folder")
+def test_folder_without_write_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o555)
+    done = subprocess.run(
+        [sys.executable, "-c", TRY_TO_WRITE, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    tmp_path.chmod(0o755)
+    assert done.stdout.splitlines() == [
+        f"UserError: {tmp_path} cannot be written to; choose another place for -o.",
+        f"UserError: {tmp_path}/model cannot be written (Permission denied); choose another place for -o.",
+    ]
+
+
+# --- out of sight until it is whole
+
+
+def test_staging_folder_lies_hidden_beside_the_output(tmp_path):
+    output = tmp_path / "deep" / "model"
+    with staging_folder(output) as staging:
+        assert staging.parent == output.parent
+        assert staging.name.startswith(".model.")
+        assert not output.exists()
+    assert names_in(output.parent) == []
+
+
+@pytest.mark.parametrize("error", [ValueError, UserError, KeyboardInterrupt, SystemExit])
+def test_staging_folder_is_gone_after_an_exception(tmp_path, error):
+    def fail() -> None:
+        with staging_folder(tmp_path / "model") as staging:
+            (staging / "half.onnx").write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert names_in(tmp_path) == []
+
+
+FILL_THE_DISK = """
+import sys
+from pathlib import Path
+from fcnedge.build_engine.bundle_writer import staging_folder
+folder = Path(sys.argv[1])
+try:
+    with staging_folder(folder / "model") as staging:
+        (staging / "big.onnx").write_bytes(bytes(8 << 20))
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+print(sorted(path.name for path in folder.iterdir()))
+"""
+
+
+def assert_the_disk_was_full(output: str) -> None:
+    message, left = output.splitlines()
+    assert message.startswith("UserError: the disk is full while writing ")
+    assert message.endswith("MB are left; free some space or choose another place for -o. Nothing was written.")
+    assert left == "[]"
+
+
+def test_full_disk_is_said_in_one_sentence_and_leaves_nothing(tmp_path, small_disk: Callable[..., list[str]]):
+    command = small_disk(tmp_path, "1m", [sys.executable, "-c", FILL_THE_DISK, str(tmp_path)])
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert_the_disk_was_full(done.stdout)
+
+
+def test_file_size_limit_is_said_in_one_sentence_and_leaves_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, str(tmp_path)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert_the_disk_was_full(done.stdout)
+
+
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
+    with pytest.raises(FileNotFoundError), staging_folder(tmp_path / "model") as staging:
+        (staging / "missing.onnx").read_bytes()
+
+
+# --- into place
+
+
+def test_publish_puts_the_folder_in_place(tmp_path):
+    with staging_folder(tmp_path / "model") as staging:
+        (staging / "model.json").write_text("new", encoding="utf-8")
+        publish(staging, tmp_path / "model")
+    assert names_in(tmp_path) == ["model"]
+    assert mark_of(tmp_path / "model") == "new"
+    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o755  # mkdtemp's are for their owner alone
+
+
+def test_publish_replaces_the_old_bundle_and_leaves_nothing_of_it(tmp_path):
+    output = bundle_at(tmp_path / "model")
+    (output / "engines").mkdir()
+    with staging_folder(output) as staging:
+        (staging / "model.json").write_text("new", encoding="utf-8")
+        publish(staging, output)
+    assert names_in(tmp_path) == ["model"]
+    assert names_in(output) == ["model.json"]
+    assert mark_of(output) == "new"
+
+
+class VanishesAtTheLastMoment(type(Path())):
+    """A folder that somebody deletes once the old bundle is out of the way: the rename fails for real."""
+
+    def chmod(self, mode: int, **_: object) -> None:
+        assert not (self.parent / "model").exists()
+        self.rmdir()
+
+
+def test_old_bundle_is_back_when_the_rename_fails(tmp_path):
+    output = bundle_at(tmp_path / "model")
+    staging = VanishesAtTheLastMoment(tmp_path / "staging")
+    staging.mkdir()
+    with pytest.raises(FileNotFoundError):
+        publish(staging, output)
+    assert names_in(tmp_path) == ["model"]
+    assert mark_of(output) == "old"
+
+
+def test_link_to_a_bundle_stays_a_link_and_its_target_is_replaced(tmp_path):
+    target = bundle_at(tmp_path / "disk2" / "model-v1")
+    link = tmp_path / "current"
+    link.symlink_to(target)
+    check_output(link, force=True)
+    with staging_folder(link) as staging:
+        assert staging.parent == target.parent  # a rename across disks would fail
+        (staging / "model.json").write_text("new", encoding="utf-8")
+        publish(staging, link)
+    assert link.readlink() == target
+    assert mark_of(target) == "new"
+    assert names_in(tmp_path) == ["current", "disk2"]
+    assert names_in(tmp_path / "disk2") == ["model-v1"]
+
+
+def test_bundle_is_replaced_from_within(tmp_path, monkeypatch):
+    monkeypatch.chdir(bundle_at(tmp_path / "model"))
+    here = Path()
+    check_output(here, force=True)
+    with staging_folder(here) as staging:
+        (staging / "model.json").write_text("new", encoding="utf-8")
+        publish(staging, here)
+    assert names_in(tmp_path) == ["model"]
+    assert mark_of(tmp_path / "model") == "new"
+
+
+# --- what it says about itself
+
+
+def manifest_of(files: dict[str, FileSpec]) -> Manifest:
+    return Manifest(
+        name="m",
+        arch="a",
+        classes=("x", "y"),
+        palette=((0, 0, 0), (1, 2, 3)),
+        input=InputSpec(32, 64),
+        preprocessing=Preprocessing("rgb", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        head=HeadSpec("labels"),
+        files=files,
+        versions={"fcnedge": "0"},
+    )
+
+
+def test_file_specs_give_size_hash_and_precision(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"abc")
+    (tmp_path / "empty.json").write_bytes(b"")
+    # SHA-256 of "abc" and of nothing: FIPS 180-2, appendix B.1, and NIST's test vectors
+    assert file_specs(tmp_path, {"a.onnx": "fp32", "empty.json": None}) == {
+        "a.onnx": FileSpec("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 3, "fp32"),
+        "empty.json": FileSpec("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0, None),
+    }
+
+
+def test_written_manifest_is_the_one_that_a_device_reads(tmp_path):
+    (tmp_path / "report.json").write_bytes(b"{}")
+    manifest = manifest_of(file_specs(tmp_path, {"report.json": None}))
+    bundle = write_manifest(tmp_path, manifest)
+    assert bundle.manifest == manifest
+    assert Bundle.load(tmp_path).manifest == manifest
+
+
+def test_manifest_that_does_not_fit_the_files_is_refused(tmp_path):
+    (tmp_path / "report.json").write_bytes(b"{}")
+    manifest = manifest_of(file_specs(tmp_path, {"report.json": None}))
+    (tmp_path / "report.json").write_bytes(b"[]")
+    with pytest.raises(BundleError, match="was changed after the build"):
+        write_manifest(tmp_path, manifest)
