@@ -52,7 +52,7 @@ lint: .venv/test-installed
 	@echo "== lint, format, types"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/basedpyright --project pyproject.toml --pythonpath $(BIN)/python
 
 format: .venv/test-installed
 	$(BIN)/ruff check --fix .
