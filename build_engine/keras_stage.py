@@ -70,10 +70,15 @@ def run_keras_stage(
         raise RuntimeError(f"the Keras stage failed with exit code {child.returncode}:\n{child.stderr}")
     result = json.loads((folder / _RESULT_FILE).read_text(encoding="utf-8"))
     return KerasResult(
-        Preprocessing(**{key: tuple(v) if isinstance(v, list) else v for key, v in result["preprocessing"].items()}),
+        _preprocessing(result["preprocessing"]),
         result["weights_bytes"],
         [folder / name for name in result["references"]],
     )
+
+
+def _preprocessing(data: dict) -> Preprocessing:
+    """Preprocessing from JSON, whose lists are tuples again."""
+    return Preprocessing(data["channel_order"], tuple(data["mean"]), tuple(data["scale"]))
 
 
 def _work(folder: Path) -> None:

@@ -93,17 +93,12 @@ def _understand_order(chain: _Chain, node: ir.Node) -> str | None:
         if len(bounds) != 4 or [axis % 4 for axis in bounds[2]] != [chain.channel_axis]:
             return "the Slice does not reverse the three colour channels."
         (start,), (end,), _, (step,) = bounds
-        picked = np.arange(3)[slice(start, _open(end), step)]
+        picked = np.arange(3)[slice(start, end, step)]
     if sorted(int(index) % 3 for index in picked) != [0, 1, 2]:
         return "the channels are not only reordered."
     picked = np.asarray(picked) % 3
     chain.order, chain.scale, chain.shift = chain.order[picked], chain.scale[picked], chain.shift[picked]
     return None
-
-
-def _open(end: int) -> int | None:
-    """An ONNX end far below zero means "through the first element", which Python writes as None."""
-    return None if end < -3 else end
 
 
 def _understand_affine(chain: _Chain, node: ir.Node, value: ir.Value) -> str | None:

@@ -43,7 +43,8 @@ def save_weights(model: Any, path: Path, info: WeightsInfo, dtype: str = "float1
     description = {"name": info.name, "arch": info.arch, "classes": info.classes, "size": info.size, "fit": info.fit}
     temporary = path.with_name(path.name + ".part")
     try:
-        safetensors.numpy.save_file(arrays, str(temporary), metadata={_METADATA_KEY: json.dumps(description)})
+        # not save_file, whose files only their owner may read
+        temporary.write_bytes(safetensors.numpy.save(arrays, metadata={_METADATA_KEY: json.dumps(description)}))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from onnx import helper
 
 from fcnedge.build_engine.fusion import FusionReport, fuse
 from fcnedge.build_engine.models import ARCHITECTURES, Architecture
@@ -83,6 +84,23 @@ def test_every_initializer_has_a_name_of_its_own_and_is_read(fused):
     assert set(names) <= {name for node in proto.graph.node for name in node.input}
     values = [name for node in proto.graph.node for name in node.output]
     assert len(set(values + names)) == len(values + names)
+
+
+def test_equal_constants_are_stored_once(graph, infer):
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 6, 3), np.uint8)
+    kernel = np.random.default_rng(1).standard_normal((3, 3, 1, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes"], ["float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Conv", ["float", "a"], ["first"]),
+        helper.make_node("Relu", ["first"], ["relu"]),
+        helper.make_node("Conv", ["relu", "b"], ["second"]),
+    ]
+    model = graph(nodes, {"image": pixels}, ["second"], {"a": kernel, "b": kernel.copy()})
+    labels = infer(model, pixels).argmax(axis=1)
+    fuse(model, (4, 6))
+    assert len(model.graph.initializers) == 1
+    np.testing.assert_array_equal(infer(model, pixels), labels.astype(np.uint8), strict=True)
 
 
 def test_each_rule_reports_exactly_what_it_did(architecture, fused):
