@@ -1,4 +1,4 @@
-"""Write the README's numbers from the committed result files, so that none is typed by hand.
+"""Write the numbers of README and model card from the committed result files, so that none is typed by hand.
 
 benchmarks/results/sizes.json, head.json and build-fcn8s-vgg16.json come from `benchmarks/sizes.py --json`,
 `benchmarks/head.py --json` and `fcn-build model fcn8s-vgg16 --size 512x512 --json`.
@@ -11,20 +11,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fcnedge.build_engine.model_source import WEIGHTS_FOLDER
+from fcnedge.build_engine.models.weights_file import read_info
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+CARD = WEIGHTS_FOLDER / "fcn8s-lite0-voc.md"
 BEGIN, END = "<!-- numbers:", "<!-- end of numbers -->"
 
 
 def main() -> int:
-    """Rewrite README.md in place; exit 3 with --check when it would change."""
-    readme = ROOT / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    new = with_numbers(old, numbers())
-    if "--check" in sys.argv[1:]:
-        return 0 if new == old else 3
-    readme.write_text(new, encoding="utf-8")
-    return 0
+    """Rewrite README.md and the model card in place; exit 3 with --check when one would change."""
+    changed = False
+    for path, block in ((ROOT / "README.md", numbers()), (CARD, card_numbers())):
+        old = path.read_text(encoding="utf-8")
+        new = with_numbers(old, block)
+        changed |= new != old
+        if "--check" not in sys.argv[1:]:
+            path.write_text(new, encoding="utf-8")
+    return 3 if changed and "--check" in sys.argv[1:] else 0
 
 
 def with_numbers(text: str, block: str) -> str:
@@ -64,6 +69,31 @@ def numbers() -> str:
             f"took {sum(build['seconds'].values()):.0f} s and {build['peak_rss_bytes'] / 1e9:.2f} GB of memory, and "
             f"{build['agreement']['pixels_unequal']} of {build['agreement']['pixels_compared']:,} compared labels "
             "differ from Keras.",
+            "",
+            "",
+        ]
+    )
+
+
+def card_numbers() -> str:
+    """The model card's table: IoU per class at the size that the weights name."""
+    info = read_info(WEIGHTS_FOLDER / "fcn8s-lite0-voc.safetensors")
+    assert info is not None, "the shipped weights describe themselves"
+    size = f"{info.size[1]}x{info.size[0]} {info.fit}"
+    row = next(row for row in _read("sizes.json")["rows"] if row["size"] == size)
+    iou = [f"| {name} | {100 * value:.1f} |" for name, value in row["iou"].items()]
+    return "\n".join(
+        [
+            "",
+            f"## Accuracy at {size}, FP32",
+            "",
+            f"VOC2012 val subset, {row['pictures']} pictures at their own size: mIoU-7 {100 * row['miou_subset']:.1f}% "
+            f"over {', '.join(row['subset'])}; {100 * row['miou']:.1f}% over all {len(row['iou'])} classes that occur; "
+            f"pixel accuracy {100 * row['pixel_accuracy']:.1f}%.",
+            "",
+            "| class | IoU % |",
+            "|---|---|",
+            *iou,
             "",
             "",
         ]

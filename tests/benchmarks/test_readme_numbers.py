@@ -83,14 +83,22 @@ def test_numbers_stand_apart_from_the_markers(results):
 
 
 def test_check_tells_by_its_exit_code_whether_the_readme_is_up_to_date(results, tmp_path, monkeypatch):
+    info = readme_numbers.read_info(readme_numbers.WEIGHTS_FOLDER / "fcn8s-lite0-voc.safetensors")
+    shipped = ROW | {"size": f"{info.size[1]}x{info.size[0]} {info.fit}"}
+    (results / "sizes.json").write_text(json.dumps(SIZES | {"rows": [ROW, shipped]}), encoding="utf-8")
     monkeypatch.setattr(readme_numbers, "ROOT", tmp_path)
-    (tmp_path / "README.md").write_text(TEXT, encoding="utf-8")
+    monkeypatch.setattr(readme_numbers, "CARD", tmp_path / "card.md")
+    for name in ("README.md", "card.md"):
+        (tmp_path / name).write_text(TEXT, encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["readme_numbers.py", "--check"])
     assert readme_numbers.main() == 3
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == TEXT
     monkeypatch.setattr("sys.argv", ["readme_numbers.py"])
     assert readme_numbers.main() == 0
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == with_numbers(TEXT, numbers())
+    card = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "| cow | 30.0 |" in card.splitlines()
+    assert "mIoU-7 67.9% over cat, dog; 51.2% over all 3 classes" in card
     monkeypatch.setattr("sys.argv", ["readme_numbers.py", "--check"])
     assert readme_numbers.main() == 0
 
@@ -101,6 +109,8 @@ def test_committed_readme_shows_the_committed_numbers():
         pytest.skip(f"benchmarks/results has no {', '.join(missing)} yet")
     text = README.read_text(encoding="utf-8")
     assert with_numbers(text, numbers()) == text, "run: python benchmarks/readme_numbers.py"
+    card = readme_numbers.CARD.read_text(encoding="utf-8")
+    assert with_numbers(card, readme_numbers.card_numbers()) == card, "run: python benchmarks/readme_numbers.py"
 
 
 def test_committed_readme_has_the_markers():

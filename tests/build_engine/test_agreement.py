@@ -91,6 +91,17 @@ def test_worst_of_all_pictures_counts(tmp_path):
     assert not agreement.holds
 
 
+def test_labels_of_all_pictures_are_counted(tmp_path):
+    wrong = np.zeros(SIZE, np.uint8)
+    wrong[0, :2] = 1
+    right = np.zeros(SIZE, np.uint8)
+    references = [write_reference(tmp_path, labels=labels) for labels in (wrong, right, wrong)]
+    agreement = compare(Answers(SCORES, SCORES, SCORES), HEAD, references)
+    assert (agreement.pixels_unequal, agreement.pixels_compared) == (4, 3 * 16 * 24)
+    assert agreement.labels_equal == pytest.approx(1 - 4 / (3 * 16 * 24))
+    assert not agreement.holds
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_no_numbers_are_refused(tmp_path, value):
     scores = SCORES.copy()
