@@ -115,6 +115,7 @@ class _SetEpoch(keras.callbacks.Callback):
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
-    """Rows of curve.csv: epoch, loss, miou, val_loss, val_miou."""
+    """Rows of curve.csv: epoch, loss, miou, val_loss, val_miou; what Keras wrote as "NA" is left out."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{key: float(value) for key, value in row.items() if value not in ("", "NA")} for row in rows]

@@ -60,6 +60,7 @@ def change_after_one_step(**options: Any) -> dict[str, np.ndarray]:
     random = np.random.default_rng(2)
     gradients = [keras.ops.convert_to_tensor(random.standard_normal(value.shape), "float32") for value in before]
     optimizer.apply(gradients)
+    assert optimizer.weight_decay == options["weight_decay"], "the next step would decay otherwise"
     after = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     return {v.path: new - old for v, old, new in zip(model.trainable_variables, before, after, strict=True)}
 

@@ -265,6 +265,12 @@ def test_curve_rows_are_numbers_and_gaps_are_left_out(tmp_path):
     assert read_curve(path) == [{"epoch": 0.0, "loss": 1.5}, {"epoch": 1.0, "loss": 0.5, "val_loss": 0.75}]
 
 
+def test_curve_of_a_run_without_validation_is_read(tmp_path):
+    path = tmp_path / "curve.csv"
+    path.write_text("epoch,loss,val_loss\n0,1.5,NA\n", encoding="utf-8")
+    assert read_curve(path) == [{"epoch": 0.0, "loss": 1.5}]
+
+
 # --- mistakes that are found before Keras is loaded
 
 
