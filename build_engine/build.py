@@ -114,10 +114,12 @@ def _graph_half(source: ModelSource, keras: KerasResult, staging: Path, output: 
 
     from .export import save_onnx
     from .fusion import fuse
+    from .fusion.layer_names import name_layers
 
     steps.start("fuse")
     graph = ir.load(staging / _WORK / EXPORTED_FILE)
     fusion = fuse(graph, source.size)
+    name_layers(graph.graph, keras.layers)
     written = save_onnx(graph, staging / MODEL_FILE)
     del graph
     steps.start("compare with Keras")

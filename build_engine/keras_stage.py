@@ -34,6 +34,7 @@ class KerasResult:
     """What the stage left in its folder: the exported graph, one reference per picture, and these facts."""
 
     preprocessing: Preprocessing
+    layers: tuple[str, ...]
     weights_bytes: int
     references: list[Path]
 
@@ -71,6 +72,7 @@ def run_keras_stage(
     result = json.loads((folder / _RESULT_FILE).read_text(encoding="utf-8"))
     return KerasResult(
         _preprocessing(result["preprocessing"]),
+        tuple(result["layers"]),
         result["weights_bytes"],
         [folder / name for name in result["references"]],
     )
@@ -99,6 +101,7 @@ def _work(folder: Path) -> None:
     save_onnx(export_onnx(model, preprocessing, source.size), folder / EXPORTED_FILE)
     result = {
         "preprocessing": asdict(preprocessing),
+        "layers": [layer.name for layer in model.layers],
         "weights_bytes": sum(int(np.prod(variable.shape)) * 4 for variable in model.variables),
         "references": [path.name for path in references],
     }
