@@ -50,18 +50,23 @@ class TrainOptions:
     split: str = option("list of training pictures, ImageSets/Segmentation/NAME.txt", "train")
     val_split: str = option("list of validation pictures", "val")
     val_images: int = option("validation pictures per epoch; 0 for none", 100)
-    size: tuple[int, int] = option("size to deploy at, WIDTHxHEIGHT", (416, 416))
+    size: tuple[int, int] = option("size to deploy at, WIDTHxHEIGHT", (384, 384))
     fit: str = option("how frames of another shape get to that size", "stretch", choices=FITS)
-    crop: int = option("side of the training crops in pixels, a multiple of 32", 256)
-    epochs: int = option("passes over the training pictures", 12)
+    crop: int = option("side of the training crops in pixels, a multiple of 32", 320)
+    epochs: int = option("passes over the training pictures", 14)
     batch_size: int = option("pictures per step", 16)
     head_lr: float = option("peak learning rate of the score layers", 2e-3)
-    trunk_factor: float = option("learning rate of the trunk, as a share of the head's", 0.2)
-    weight_decay: float = option("AdamW weight decay", 1e-4)
-    min_scale: float = option("smallest random scale, relative to the deployed size", 0.5)
-    max_scale: float = option("largest random scale", 1.6)
+    trunk_factor: float = option("learning rate of the trunk, as a share of the head's", 0.15)
+    weight_decay: float = option("AdamW weight decay", 0.05)
+    min_zoom: float = option(
+        "smallest random zoom: 1 trains on the whole picture, less than 1 on a smaller picture with void around it", 0.9
+    )
+    max_zoom: float = option("largest random zoom: 2 trains on windows with half of the picture's sides", 2.0)
+    train_batch_norm: bool = option(
+        "train the batch norms too: a step takes twice the time, and small data spoils pretrained ones", False
+    )
     fc_channels: int = option("width of VGG16's fc6 and fc7", 4096)
-    seed: int = option("seed of order and augmentation", 0)
+    seed: int = option("seed of order, augmentation and dropout", 0)
     dry_run: bool = option("check data and options, train nothing", False)
     json: Path | None = option("write the result as JSON", None, metavar="FILE")
 

@@ -20,6 +20,7 @@ import onnx_ir as ir
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.preprocessing import Preprocessing
 
+from .computed_bias import separate_computed_biases
 from .keras_weight import KerasWeight
 
 OPSET = 17
@@ -64,6 +65,7 @@ def export_onnx(model, preprocessing: Preprocessing, size: tuple[int, int]) -> i
     graph_model.ir_version = IR_VERSION
     graph_model.graph.name = model.name
     _attach_weights(graph_model.graph, big)
+    separate_computed_biases(graph_model.graph)
     graph_model.graph.outputs[0].name = FULL_OUTPUT_NAME
     return graph_model
 

@@ -14,9 +14,11 @@ from .depthwise_deconvolution import depthwise_deconvolution
 from .input_layout import input_layout
 from .last_upsampling import BilinearTail, last_upsampling
 from .report import RuleReport
+from .reshape_chain import reshape_chain
 from .skip_add import skip_add
 
 _GRAPH_RULES = {
+    "reshape_chain": reshape_chain,
     "affine_into_convolution": affine_into_convolution,
     "crop_into_deconvolution": crop_into_deconvolution,
     "depthwise_deconvolution": depthwise_deconvolution,

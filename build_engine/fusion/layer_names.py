@@ -52,9 +52,9 @@ def name_layers(graph: ir.Graph, layers: Collection[str]) -> None:
 def _wanted(node: ir.Node, layers: Collection[str], taken: set[str | None]) -> str:
     own = _old(node.name)
     sources = [own]
-    if node.op_type in _WEIGHTED:
-        weight = node.inputs[_WEIGHT_SLOT]
-        sources.append(_old(weight.name if weight is not None else None))
+    weight = node.inputs[_WEIGHT_SLOT] if node.op_type in _WEIGHTED else None
+    if weight is not None:  # the converter calls a convolution by what it merged into it; equal weights are shared
+        sources.insert(0 if len(weight.consumers()) == 1 else 1, _old(weight.name))
     for text in sources:
         layer = _layer_in(text, layers)
         if layer is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from .fcn_head import fcn_head
-from .lite0 import lite0_trunk
+from .lite0 import lite0_context, lite0_trunk
 from .names import Architecture, check_size
 from .vgg16 import vgg16_trunk
 
@@ -28,8 +28,9 @@ def build_model(
         check_size((size[0], size[1]))
     image = keras.Input((*size, 3), name="image")
     if architecture.trunk == "vgg16":
-        features = vgg16_trunk(image, fc_channels=fc_channels)
+        features, context = vgg16_trunk(image, fc_channels=fc_channels), None
     else:
         features = lite0_trunk(image)
-    scores = fcn_head(*features, stride=architecture.stride, classes=classes)
+        context = lite0_context(features[-1])
+    scores = fcn_head(*features, stride=architecture.stride, classes=classes, context=context)
     return keras.Model(image, scores, name=architecture.name.replace("-", "_"))

@@ -19,6 +19,7 @@ class SkipLayerNames(NamedTuple):
     """Names of the layers from the deepest score to the full-size output, for one head stride."""
 
     score_fr: str = "score_fr"
+    score_context: str = "score_context"
     score2: str = "score2"
     score_pool4: str = "score_pool4"
     score4: str = "score4"
@@ -33,15 +34,21 @@ def fcn_head(
     *,
     stride: int,
     classes: int,
+    context: keras.KerasTensor | None = None,
 ) -> keras.KerasTensor:
     """Score the three features, sum them down to `stride` and upsample to the input's size.
 
     stride8, stride16, stride32: (N, H/8, W/8, a), (N, H/16, W/16, b), (N, H/32, W/32, c) float32.
     stride: 8 (FCN-8s), 16 (FCN-16s) or 32 (FCN-32s).
+    context: (N, 1, 1, d) float32, one vector per picture; its scores are added to every pixel of the deepest scores.
     Returns (N, H, W, classes) float32 class scores (no softmax).
     """
     names = SkipLayerNames(upsample="upsample_new" if stride == 16 else "upsample")
     x = _score(stride32, classes, names.score_fr)
+    if context is not None:
+        # In this order: Keras makes an addition of (N, 1, 1, C) from the right a bias, and tf2onnx 1.17 then writes a
+        # convolution with two.
+        x = layers.Add(name="sum_context")([_score(context, classes, names.score_context), x])
     if stride <= 16:
         x = _deconv_and_crop(x, classes, 2, names.score2)
         x = layers.Add(name="sum_pool4")([x, _score(stride16, classes, names.score_pool4)])

@@ -9,6 +9,7 @@ import numpy as np
 
 from fcnedge.runtime.errors import missing_package
 
+_OUTER_LAYERS = {"_conv_stem": "stem_conv", "_bn0": "stem_bn", "_conv_head": "conv7", "_bn1": "conv7_bn"}
 _BLOCK_LAYERS = {
     "_expand_conv": "expand",
     "_bn0": "expand_bn",
@@ -21,9 +22,9 @@ _BATCH_NORM_ORDER = ("weight", "bias", "running_mean", "running_var")
 
 
 def load_lite0_imagenet(model: keras.Model) -> int:
-    """Copy stem and blocks into `model`; returns how many layers were filled. Score layers are left alone.
+    """Copy stem, blocks and the last convolution into `model`; returns how many layers were filled.
 
-    Raises UserError when torch or the weights' package is missing.
+    Score layers are left alone. Raises UserError when torch or the weights' package is missing.
     """
     state = _read_state()
     layers: dict[str, dict[str, np.ndarray]] = {}
@@ -48,8 +49,8 @@ def _read_state() -> dict[str, np.ndarray]:
 
 
 def _keras_name(layer: str) -> str | None:
-    if layer in ("_conv_stem", "_bn0"):
-        return {"_conv_stem": "stem_conv", "_bn0": "stem_bn"}[layer]
+    if layer in _OUTER_LAYERS:
+        return _OUTER_LAYERS[layer]
     match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", layer)
     return f"block{match[1]}_{_BLOCK_LAYERS[match[2]]}" if match else None
 

@@ -34,6 +34,8 @@ STAGES = (
     Stage(1, 3, 1, 6, 320),
 )
 STRIDE_8_STAGE, STRIDE_16_STAGE, STRIDE_32_STAGE = 2, 4, 6
+CONTEXT_CHANNELS = 1280
+CONTEXT_DROPOUT = 0.2
 
 
 def lite0_trunk(image: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
@@ -54,6 +56,19 @@ def lite0_trunk(image: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.Kera
             block += 1
         features.append(x)
     return features[STRIDE_8_STAGE], features[STRIDE_16_STAGE], features[STRIDE_32_STAGE]
+
+
+def lite0_context(stride32: keras.KerasTensor) -> keras.KerasTensor:
+    """What the whole picture shows: the classifier's last features, averaged over the picture.
+
+    stride32: (N, H/32, W/32, 320) float32. Returns (N, 1, 1, 1280) float32. The convolution is the one that
+    EfficientNet-Lite0 classifies ImageNet with, so that its weights come with the trunk's.
+    """
+    x = layers.Conv2D(CONTEXT_CHANNELS, 1, use_bias=False, name="conv7")(stride32)
+    x = _batch_norm(x, "conv7_bn")
+    x = layers.ReLU(6.0, name="conv7_relu")(x)
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="context")(x)
+    return layers.Dropout(CONTEXT_DROPOUT, name="context_dropout")(x)
 
 
 def _mbconv(x: keras.KerasTensor, stage: Stage, stride: int, name: str) -> keras.KerasTensor:

@@ -1,4 +1,4 @@
-"""Training augmentation: random scale, aspect, crop, flip and colour, applied alike to picture and mask."""
+"""Training augmentation: random window, aspect, flip and colour, applied alike to picture and mask."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ _GREY_WEIGHTS_BGR = np.array([0.114, 0.587, 0.299], np.float32)  # ITU-R BT.601 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a training picture is varied. Scales are relative to a picture whose longer side is `size_px`."""
+    """How a training picture is varied: a random window of it, brought to crop_px x crop_px as a frame is deployed.
 
-    size_px: int
+    fit: "stretch" or "letterbox", as in InputSpec. min_zoom, max_zoom: a window of zoom z has 1/z of the frame's
+    sides; below 1 it reaches beyond the picture. aspect: the ratio of the window's sides changes by up to this factor.
+    deployed_aspect: width / height of the network's input; the crop is square, so the window takes the shape, at the
+    same area, that gives things the proportions they have there.
+    """
+
     crop_px: int
-    min_scale: float = 0.5
-    max_scale: float = 1.5
-    aspect: float = 1.3
+    fit: str = "stretch"
+    min_zoom: float = 0.9
+    max_zoom: float = 2.0
+    aspect: float = 1.33
     brightness: float = 0.25
     contrast: float = 0.25
     saturation: float = 0.4
     grey_probability: float = 0.05
+    deployed_aspect: float = 1.0
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, random: np.random.Generator
@@ -34,33 +41,25 @@ class Augmentation:
 
         What lies outside the picture is grey in the image and void in the mask.
         """
-        image, mask = self._resize(image, mask, random)
-        image, mask = self._crop(image, mask, random)
+        height, width = self._window_size(mask.shape, random)
+        top, left = _window_start(mask.shape[0], height, random), _window_start(mask.shape[1], width, random)
+        size = (self.crop_px, self.crop_px)
+        image = cv2.resize(_window(image, top, left, height, width, LETTERBOX_FILL), size)
+        # EXACT takes pixel centres as INTER_LINEAR does; INTER_NEAREST would shift the mask by half a pixel
+        mask = cv2.resize(_window(mask, top, left, height, width, VOID), size, interpolation=cv2.INTER_NEAREST_EXACT)
         if random.random() < 0.5:
             image, mask = image[:, ::-1], mask[:, ::-1]
         return self._colour(image, random), mask
 
-    def _resize(self, image, mask, random):
-        scale = np.exp(random.uniform(np.log(self.min_scale), np.log(self.max_scale)))
-        scale *= self.size_px / max(mask.shape)
+    def _window_size(self, picture: tuple[int, ...], random: np.random.Generator) -> tuple[int, int]:
+        height, width = picture
+        if self.fit == "letterbox":  # the frame is the picture with its free border
+            height = max(height, width / self.deployed_aspect)
+            width = height * self.deployed_aspect
+        zoom = np.exp(random.uniform(np.log(self.min_zoom), np.log(self.max_zoom)))
         stretch = np.exp(random.uniform(-1, 1) * np.log(self.aspect) / 2)
-        height = max(1, round(mask.shape[0] * scale * stretch))
-        width = max(1, round(mask.shape[1] * scale / stretch))
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        # EXACT takes pixel centres as INTER_LINEAR does; INTER_NEAREST would shift the mask by half a pixel
-        return image, cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-
-    def _crop(self, image, mask, random):
-        crop = self.crop_px
-        top = _window_start(mask.shape[0], crop, random)
-        left = _window_start(mask.shape[1], crop, random)
-        out_image = np.full((crop, crop, 3), LETTERBOX_FILL, np.uint8)
-        out_mask = np.full((crop, crop), VOID, np.uint8)
-        source = np.s_[max(top, 0) : top + crop, max(left, 0) : left + crop]
-        height, width = mask[source].shape
-        target = np.s_[max(-top, 0) : max(-top, 0) + height, max(-left, 0) : max(-left, 0) + width]
-        out_image[target], out_mask[target] = image[source], mask[source]
-        return out_image, out_mask
+        stretch *= np.sqrt(self.deployed_aspect)
+        return max(1, round(height / zoom * stretch)), max(1, round(width / zoom / stretch))
 
     def _colour(self, image, random):
         pixels = image.astype(np.float32)
@@ -73,6 +72,16 @@ class Augmentation:
         pixels = mean + (pixels - mean) * (1 + random.uniform(-1, 1) * self.contrast)
         pixels *= 1 + random.uniform(-1, 1) * self.brightness
         return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def _window(array: np.ndarray, top: int, left: int, height: int, width: int, fill: int) -> np.ndarray:
+    """array[top : top + height, left : left + width], `fill` where that lies outside."""
+    inside = array[max(top, 0) : top + height, max(left, 0) : left + width]
+    if inside.shape[:2] == (height, width):
+        return inside
+    window = np.full((height, width, *array.shape[2:]), fill, np.uint8)
+    window[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
+    return window
 
 
 def _window_start(length: int, crop: int, random: np.random.Generator) -> int:

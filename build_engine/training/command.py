@@ -18,6 +18,9 @@ from ..models.names import SIZE_MULTIPLE_PX, check_size
 if TYPE_CHECKING:
     from ..cli import TrainOptions
 
+MIN_ZOOM, MAX_ZOOM = 0.25, 16.0
+"""Below, more than fifteen sixteenths of a window are void; above, a window of a VOC picture has 30 pixels a side."""
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -64,7 +67,10 @@ def train_command(options: TrainOptions, plan: TrainingPlan) -> TrainResult:
     from .curve import draw_curve
     from .train import read_curve, train
 
+    import keras
+
     source = plan.source
+    keras.utils.set_random_seed(options.seed)  # the score layers start from random numbers
     model, preprocessing = keras_model(source, fc_channels=options.fc_channels, fixed_size=False)
     if source.weights is None:
         _initialise(model, source)
@@ -109,9 +115,10 @@ def _check(options: TrainOptions) -> None:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be 1 or more.")
     if options.crop % SIZE_MULTIPLE_PX:
         raise UserError(f"--crop is {options.crop}; it must be a multiple of {SIZE_MULTIPLE_PX}.")
-    if not 0 < options.min_scale <= options.max_scale:
+    if not MIN_ZOOM <= options.min_zoom <= options.max_zoom <= MAX_ZOOM:
         raise UserError(
-            f"--min-scale {options.min_scale} and --max-scale {options.max_scale} must be positive, in order."
+            f"--min-zoom is {options.min_zoom} and --max-zoom {options.max_zoom}; "
+            f"they must lie between {MIN_ZOOM} and {MAX_ZOOM}, in order."
         )
     if options.head_lr <= 0 or options.trunk_factor < 0 or options.weight_decay < 0 or options.val_images < 0:
         raise UserError("--head-lr must be positive; --trunk-factor, --weight-decay and --val-images not negative.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import keras
 import numpy as np
 
 from fcnedge.calibration.voc import VOID, VocSample
-from fcnedge.runtime.preprocessing import LETTERBOX_FILL, Preprocessing, letterbox
+from fcnedge.runtime.preprocessing import Preprocessing, fit_frame, letterbox
 
 from .augmentation import Augmentation
 
@@ -50,19 +51,29 @@ class TrainingBatches(keras.utils.PyDataset):
 
 
 class ValidationBatches(keras.utils.PyDataset):
-    """Yields one letterboxed picture at a time, (1, S, S, 3) float32 and (1, S, S) int32, border void."""
+    """Yields one picture at a time as it is deployed, (1, H, W, 3) float32 and (1, H, W) int32, letterbox void.
 
-    def __init__(self, samples: list[VocSample], preprocessing: Preprocessing, *, size_px: int):
+    size: (height, width) of the network; fit: "stretch" or "letterbox".
+    """
+
+    def __init__(self, samples: list[VocSample], preprocessing: Preprocessing, *, size: tuple[int, int], fit: str):
         super().__init__(workers=2)
         self._samples = samples
         self._preprocessing = preprocessing
-        self._size = (size_px, size_px)
+        self._size, self._fit = size, fit
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self._samples[index]
-        image = letterbox(sample.read_image(), self._size, fill=LETTERBOX_FILL)
-        mask = letterbox(sample.read_mask(), self._size, fill=VOID, nearest=True)
+        image, _ = fit_frame(sample.read_image(), self._size, self._fit)
+        mask = fit_mask(sample.read_mask(), self._size, self._fit)
         return self._preprocessing.apply(image)[None], mask.astype(np.int32)[None]
+
+
+def fit_mask(mask: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
+    """Bring a mask (H, W) uint8 to `size` as fit_frame brings its picture there; what stays free is void."""
+    if fit == "letterbox":
+        return letterbox(mask, size, fill=VOID, nearest=True)
+    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

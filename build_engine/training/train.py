@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 
 from fcnedge.calibration.voc import VOID, read_voc
 from fcnedge.runtime.preprocessing import Preprocessing
@@ -32,11 +33,13 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
     samples = [sample for root in options.data for sample in read_voc(root, options.split)]
     batches = TrainingBatches(
         samples,
-        Augmentation(max(options.size), options.crop, options.min_scale, options.max_scale),
+        training_augmentation(options),
         preprocessing,
         batch_size=options.batch_size,
         seed=options.seed,
     )
+    if not options.train_batch_norm:
+        freeze_batch_norm(model)
     trainee = half_resolution_trainee(model)
     trainee.compile(
         optimizer=SlowTrunkAdamW(
@@ -53,7 +56,7 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
     if options.val_images:
         held_out = read_voc(options.data[0], options.val_split)
         step = max(1, len(held_out) // options.val_images)
-        validation = ValidationBatches(held_out[::step], preprocessing, size_px=max(options.size))
+        validation = ValidationBatches(held_out[::step], preprocessing, size=options.size, fit=options.fit)
     curve = options.output / "curve.csv"
     snapshot = str(options.output / "model.weights.h5")
     trainee.fit(
@@ -62,7 +65,7 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
         shuffle=False,  # TrainingBatches shuffles by seed and epoch; Keras would reorder its batches without a seed
         validation_data=validation,
         callbacks=[
-            _SetEpoch(batches),
+            _SetEpoch(batches, model, options.seed),
             # double: a run that is killed while it writes one state goes on from the state before
             keras.callbacks.BackupAndRestore(
                 str(options.output / "resume"), double_checkpoint=True, delete_checkpoint=False
@@ -73,6 +76,22 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
         verbose=1 if sys.stdout.isatty() else 2,
     )
     return curve
+
+
+def training_augmentation(options: TrainOptions) -> Augmentation:
+    """The augmentation that `options` ask for; its windows have the proportions of what is deployed."""
+    height, width = options.size
+    return Augmentation(options.crop, options.fit, options.min_zoom, options.max_zoom, deployed_aspect=width / height)
+
+
+def freeze_batch_norm(model: keras.Model) -> None:
+    """Keep statistics, scale and shift of every batch norm as pretrained: half the time of a step.
+
+    Batches of a few crops estimate statistics badly, and small data spoils pretrained ones.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 def half_resolution_trainee(model: keras.Model) -> keras.Model:
@@ -106,12 +125,18 @@ class HalfResolutionMeanIoU(keras.metrics.MeanIoU):
 
 
 class _SetEpoch(keras.callbacks.Callback):
-    def __init__(self, batches: TrainingBatches):
+    """Let batches and dropout depend on (seed, epoch) alone: Keras saves no state of a dropout's random numbers."""
+
+    def __init__(self, batches: TrainingBatches, model: keras.Model, seed: int):
         super().__init__()
-        self._batches = batches
+        self._batches, self._seed = batches, seed
+        self._dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
 
     def on_epoch_begin(self, epoch, logs=None):
         self._batches.epoch = epoch
+        random = np.random.default_rng((self._seed, epoch))
+        for layer in self._dropouts:
+            layer.seed_generator.state.assign([random.integers(1 << 31), 0])
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:

@@ -214,8 +214,8 @@ def test_help_is_exit_0_and_names_every_option(capsys, command):
                 "--size",
                 "--fit",
             ),
-            *("--crop", "--epochs", "--batch-size", "--head-lr", "--trunk-factor", "--weight-decay", "--min-scale"),
-            *("--max-scale", "--fc-channels", "--seed", "--dry-run", "--json", "416x416"),
+            *("--crop", "--epochs", "--batch-size", "--head-lr", "--trunk-factor", "--weight-decay", "--min-zoom"),
+            *("--max-zoom", "--train-batch-norm", "--fc-channels", "--seed", "--dry-run", "--json", "384x384"),
         ],
         "inspect": ["bundle", "--json"],
         "doctor": ["--json"],
@@ -293,7 +293,7 @@ def test_doctor_writes_its_findings(capsys, tmp_path):
 def test_train_dry_run_checks_the_data_and_writes_nothing(capsys, tmp_path, voc_folder):
     words = ["train", "fcn8s-lite0", "--data", voc_folder, "-o", "run", "--batch-size", "4", "--dry-run"]
     assert run(*words) == 0
-    assert capsys.readouterr().out == "would train fcn8s-lite0 on 8 pictures, 12 epochs, into run\n"
+    assert capsys.readouterr().out == "would train fcn8s-lite0 on 8 pictures, 14 epochs, into run\n"
     assert list(tmp_path.iterdir()) == []
     assert "8 training pictures do not fill one batch of 9; lower --batch-size." in refusal(
         capsys, *words, "--batch-size", "9"

@@ -16,7 +16,7 @@ from fcnedge.build_engine.models import ARCHITECTURES, Architecture
 
 SIZE, CLASSES = (64, 96), 5
 SKIPS = {32: 0, 16: 1, 8: 2}
-LITE0_RESIDUAL_ADDS = 9
+LITE0_RESIDUAL_ADDS, LITE0_CONTEXT_ADDS = 9, 1
 UNIT = 2.0**-24
 
 
@@ -35,13 +35,13 @@ def test_nothing_is_left_that_a_rule_should_have_removed(architecture, fused):
     model, _ = fused
     kinds = Counter(node.op_type for node in model.graph)
     skips = SKIPS[architecture.stride]
-    convolutions = {"vgg16": 16, "lite0": 49}[architecture.trunk] + skips
+    convolutions = {"vgg16": 16, "lite0": 51}[architecture.trunk] + skips
     expected = {"Transpose": 1, "Cast": 1, "Sub": 1, "Conv": convolutions, "ConvTranspose": skips, "Add": skips}
     if architecture.trunk == "vgg16":
         expected |= {"Relu": 15, "MaxPool": 5}
     else:
-        expected |= {"Clip": 32}
-        expected["Add"] += LITE0_RESIDUAL_ADDS
+        expected |= {"Clip": 33, "GlobalAveragePool": 1}
+        expected["Add"] += LITE0_RESIDUAL_ADDS + LITE0_CONTEXT_ADDS
     assert dict(kinds) == {kind: count for kind, count in expected.items() if count}
 
 
@@ -106,8 +106,10 @@ def test_equal_constants_are_stored_once(graph, infer):
 def test_each_rule_reports_exactly_what_it_did(architecture, fused):
     _, report = fused
     skips = SKIPS[architecture.stride]
+    context = architecture.trunk == "lite0"
     assert {name: rule.applied for name, rule in report.rules.items()} == {
-        "affine_into_convolution": {"vgg16": 0, "lite0": 74}[architecture.trunk],
+        "reshape_chain": int(context),
+        "affine_into_convolution": {"vgg16": 0, "lite0": 76}[architecture.trunk],
         "crop_into_deconvolution": skips + 1,
         "depthwise_deconvolution": skips + 1,
         "skip_add": skips,
@@ -123,7 +125,7 @@ def test_fusing_again_changes_nothing(fused):
     model, _ = fused
     before = ir.to_proto(model).SerializeToString(deterministic=True)
     again = fuse(model, SIZE)
-    assert [rule.applied for rule in again.rules.values()] == [0] * 6
+    assert [rule.applied for rule in again.rules.values()] == [0] * 7
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 
 

@@ -118,3 +118,21 @@ def test_shallower_features_than_the_stride_are_not_read(stride):
     model = untrained_head(stride, (2, 2))
     names = {layer.name for layer in model.layers}
     assert ("score_pool4" in names, "score_pool3" in names) == (stride <= 16, stride <= 8)
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_context_adds_its_scores_to_every_pixel(stride):
+    """Each picture's own, away from the border, where deconvolutions fall off."""
+    features = [keras.Input((160 // at, 192 // at, 1)) for at in (8, 16, 32)]
+    context = keras.Input((1, 1, 4))
+    inputs = [*features, context]
+    model = keras.Model(inputs, fcn_head(*features, stride=stride, classes=CLASSES, context=context))
+    random = np.random.default_rng(0)
+    kernel, bias = random.normal(size=(4, CLASSES)), random.normal(size=CLASSES)
+    model.get_layer("score_context").set_weights([kernel[None, None], bias])
+    pictures = [random.normal(size=(2, *tensor.shape[1:])).astype(np.float32) for tensor in inputs]
+    with_context = model.predict_on_batch(pictures)
+    model.get_layer("score_context").set_weights([0 * kernel[None, None], 0 * bias])
+    added = (with_context - model.predict_on_batch(pictures))[:, 64:-64, 64:-64]
+    expected = np.broadcast_to((pictures[-1] @ kernel + bias), added.shape)
+    np.testing.assert_allclose(added, expected, rtol=0, atol=1e-4)

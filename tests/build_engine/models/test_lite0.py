@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from fcnedge.build_engine.models.lite0 import lite0_trunk
+from fcnedge.build_engine.models.lite0 import lite0_context, lite0_trunk
 
 # MBConv rows of EfficientNet-B0 (Tan & Le 2019, table 1): repeats, kernel, stride, expansion, output channels.
 TABLE = [
@@ -50,6 +50,53 @@ def test_parameters_are_those_of_the_published_classifier_without_its_head(trunk
     classifier = 320 * 1280 + 2 * 1280 + (1280 + 1) * 1000
     trainable = sum(int(np.prod(variable.shape)) for variable in trunk.trainable_variables)
     assert trainable + classifier == 4_652_008
+
+
+@pytest.fixture(scope="module")
+def context() -> keras.Model:
+    keras.utils.clear_session()
+    stride32 = keras.Input((None, None, 320))
+    return keras.Model(stride32, lite0_context(stride32))
+
+
+def test_trunk_and_context_are_the_published_classifier_without_its_classes(trunk, context):
+    assert context.count_params() == 320 * 1280 + NORM * 1280
+    trainable = sum(
+        int(np.prod(variable.shape)) for model in (trunk, context) for variable in model.trainable_variables
+    )
+    assert trainable + (1280 + 1) * 1000 == 4_652_008
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (12, 12)])
+def test_context_is_one_vector_per_picture_of_any_size(context, size):
+    features = np.zeros((2, *size, 320), np.float32)
+    assert context.predict_on_batch(features).shape == (2, 1, 1, 1280)
+
+
+def test_context_is_the_average_over_the_picture_and_dropout_is_still(context):
+    """Against float64 NumPy: convolution, norm, ReLU6, mean; so nothing is dropped when it is not trained."""
+    random = np.random.default_rng(0)
+    kernel = random.normal(0, 0.5, (320, 1280))
+    gamma, beta, mean, variance = (random.uniform(0.5, 2, 1280) for _ in range(4))
+    context.get_layer("conv7").set_weights([kernel[None, None]])
+    context.get_layer("conv7_bn").set_weights([gamma, beta, mean, variance])
+    features = random.normal(size=(2, 3, 4, 320)).astype(np.float32)
+    wide = (features.astype(np.float64) @ kernel - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+    assert (wide < 0).any()
+    assert (wide > 6).any()
+    expected = wide.clip(0, 6).mean(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(context.predict_on_batch(features), expected, rtol=0, atol=1e-4)
+
+
+def test_a_fifth_of_the_context_is_dropped_in_training(context):
+    context.get_layer("conv7_bn").trainable = False  # so that the batch's own statistics change nothing
+    features = np.random.default_rng(0).normal(size=(8, 2, 2, 320)).astype(np.float32)
+    still = keras.ops.convert_to_numpy(context(features, training=False))
+    trained = keras.ops.convert_to_numpy(context(features, training=True))
+    kept = trained != 0
+    assert (still > 0).mean() > 0.9
+    assert kept[still > 0].mean() == pytest.approx(0.8, abs=0.03)
+    np.testing.assert_allclose(trained[kept] * 0.8, still[kept], rtol=1e-4)
 
 
 def test_features_have_strides_8_16_and_32(trunk):

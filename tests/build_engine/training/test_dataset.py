@@ -9,20 +9,19 @@ import numpy as np
 import pytest
 
 from fcnedge.build_engine.training.augmentation import Augmentation
-from fcnedge.build_engine.training.dataset import TrainingBatches, ValidationBatches
+from fcnedge.build_engine.training.dataset import TrainingBatches, ValidationBatches, fit_mask
 from fcnedge.calibration.voc import VocSample, read_voc
-from fcnedge.runtime.preprocessing import Preprocessing
+from fcnedge.runtime.preprocessing import Preprocessing, letterbox_size
 
 VOID = 255
 PREPROCESSING = Preprocessing("rgb", mean=(127.0, 100.0, 50.0), scale=(1 / 128, 1 / 64, 0.5))
-STILL = Augmentation(
-    96, 96, min_scale=1, max_scale=1, aspect=1, brightness=0, contrast=0, saturation=0, grey_probability=0
-)
+PLAIN = {"aspect": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "grey_probability": 0.0}
+STILL = Augmentation(96, "letterbox", min_zoom=1, max_zoom=1, **PLAIN)
 
 
 def batches(voc_folder: Path, *, seed: int = 0, epoch: int = 0, augmentation: Augmentation | None = None):
     made = TrainingBatches(
-        read_voc(voc_folder, "train"), augmentation or Augmentation(96, 64), PREPROCESSING, batch_size=3, seed=seed
+        read_voc(voc_folder, "train"), augmentation or Augmentation(64), PREPROCESSING, batch_size=3, seed=seed
     )
     made.epoch = epoch
     return made
@@ -81,7 +80,7 @@ def test_an_epoch_shows_each_picture_at_most_once_and_another_epoch_in_another_o
 
 def test_pixels_are_preprocessed_as_the_graph_does(voc_folder):
     """Where the picture does not fill the crop it is grey 127, which makes the arithmetic plain to see."""
-    small = Augmentation(8, 64, min_scale=1, max_scale=1, brightness=0, contrast=0, saturation=0, grey_probability=0)
+    small = Augmentation(64, "letterbox", min_zoom=0.1, max_zoom=0.1, **PLAIN)
     images, labels = batches(voc_folder, augmentation=small)[0]
     outside = labels == VOID
     assert outside.any()
@@ -99,7 +98,7 @@ def test_red_comes_first_for_an_rgb_network(voc_folder):
 
 def test_validation_gives_every_picture_once_whole_and_unchanged(voc_folder):
     samples = read_voc(voc_folder, "val")
-    made = ValidationBatches(samples, PREPROCESSING, size_px=96)
+    made = ValidationBatches(samples, PREPROCESSING, size=(96, 96), fit="letterbox")
     assert len(made) == 3
     for index, sample in enumerate(samples):
         images, labels = made[index]
@@ -115,12 +114,52 @@ def test_validation_gives_every_picture_once_whole_and_unchanged(voc_folder):
         assert (labels[0, :, width:] == VOID).all()
 
 
+def test_validation_stretches_pictures_to_the_deployed_size(voc_folder):
+    samples = read_voc(voc_folder, "val")
+    made = ValidationBatches(samples, PREPROCESSING, size=(64, 160), fit="stretch")
+    for index, sample in enumerate(samples):
+        images, labels = made[index]
+        assert (images.shape, labels.shape) == ((1, 64, 160, 3), (1, 64, 160))
+        assert_nearest(labels[0], sample.read_mask())
+        rgb = images / PREPROCESSING.scale + PREPROCESSING.mean
+        red_over_blue = rgb[..., 0] - rgb[..., 2]  # class 1 is painted red, 2 blue, the background grey
+        assert np.median(red_over_blue[labels == 1]) > 100
+        assert np.median(red_over_blue[labels == 2]) < -100
+        assert abs(np.median(red_over_blue[labels == 0])) < 10
+
+
+def assert_nearest(fitted: np.ndarray, mask: np.ndarray) -> None:
+    """Each pixel is that of `mask` in which its centre lies; a centre between two pixels may take either."""
+    places, certain = [], []
+    for side, length in zip(fitted.shape, mask.shape, strict=True):
+        twice = (2 * np.arange(side) + 1) * length  # the centre, in units of 1 / (2 * side) pixels of the mask
+        places.append(twice // (2 * side))
+        certain.append(twice % (2 * side) != 0)
+    certain = np.logical_and.outer(*certain)
+    assert certain.mean() > 0.4
+    np.testing.assert_array_equal(fitted[certain], mask[np.ix_(*places)][certain])
+
+
+@pytest.mark.parametrize("size", [(96, 64), (32, 160), (60, 90), (160, 160)])
+@pytest.mark.parametrize("shape", [(60, 90), (90, 60), (51, 77)])
+def test_mask_is_fitted_by_the_pixel_in_which_each_centre_lies(shape, size):
+    mask = np.random.default_rng(0).integers(0, 21, shape, np.uint8)
+    stretched = fit_mask(mask, size, "stretch")
+    assert (stretched.shape, stretched.dtype) == (size, np.uint8)
+    assert_nearest(stretched, mask)
+    height, width = letterbox_size(shape, size)
+    fitted = fit_mask(mask, size, "letterbox")
+    assert_nearest(fitted[:height, :width], mask)
+    assert (fitted[height:] == VOID).all()
+    assert (fitted[:, width:] == VOID).all()
+
+
 def test_damaged_picture_is_an_error_and_not_a_grey_field(voc_folder, tmp_path):
     sample = read_voc(voc_folder, "train")[0]
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(sample.image_path.read_bytes()[:-200])
     made = TrainingBatches(
-        [VocSample("cut", cut, sample.mask_path)], Augmentation(96, 64), PREPROCESSING, batch_size=1, seed=0
+        [VocSample("cut", cut, sample.mask_path)], Augmentation(64), PREPROCESSING, batch_size=1, seed=0
     )
     with pytest.raises(Exception, match=r"cut\.jpg is truncated"):
         made[0]

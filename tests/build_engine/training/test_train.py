@@ -23,12 +23,20 @@ from fcnedge.build_engine.build import build_bundle
 from fcnedge.build_engine.model_source import ModelSource, keras_model, resolve_source
 from fcnedge.build_engine.models.fcn_head import fcn_head
 from fcnedge.build_engine.models.weights_file import WeightsInfo, read_info, save_weights
+from fcnedge.build_engine.training.augmentation import Augmentation
+from fcnedge.build_engine.training.dataset import TrainingBatches
 from fcnedge.build_engine.training.train import (
     HalfResolutionMeanIoU,
+    _SetEpoch,
     half_resolution_loss,
     half_resolution_trainee,
     read_curve,
+    train,
+    training_augmentation,
 )
+from fcnedge.calibration.voc import read_voc
+from fcnedge.runtime.options import read_options
+from fcnedge.runtime.preprocessing import Preprocessing
 
 CLASSES = ("background", "aeroplane", "bicycle")
 EPOCHS = 3
@@ -38,7 +46,7 @@ VOID = 255
 def train_words(data: Path, weights: Path, output: Path) -> list[str]:
     words = ["train", "fcn8s-lite0", "--data", data, "--weights", weights, "-o", output, "--classes", ",".join(CLASSES)]
     words += ["--epochs", EPOCHS, "--batch-size", 2, "--crop", 64, "--size", "64x64", "--val-images", 3]
-    words += ["--head-lr", 0.01, "--trunk-factor", 0.2, "--min-scale", 0.8, "--max-scale", 1.2, "--seed", 7]
+    words += ["--head-lr", 0.01, "--trunk-factor", 0.2, "--min-zoom", 0.9, "--max-zoom", 1.2, "--seed", 7]
     return [str(word) for word in words]
 
 
@@ -176,9 +184,10 @@ def test_deconvolutions_stay_bilinear_to_the_bit(trained):
 
 
 @pytest.mark.slow
-def test_everything_else_was_trained(runs, trained):
+def test_everything_else_was_trained_but_for_the_batch_norms(runs, trained):
     start = keras_model(resolve_source("fcn8s-lite0", weights=runs.weights), fc_channels=1, fixed_size=False)[0]
-    frozen = {layer.name for layer in deconvolutions(trained)}
+    norms = [layer for layer in trained.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    frozen = {layer.name for layer in (*deconvolutions(trained), *norms)}
     before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in start.variables}
     for variable in trained.variables:
         moved = np.abs(keras.ops.convert_to_numpy(variable) - before[variable.path]).max()
@@ -208,6 +217,69 @@ def head_model(stride: int) -> keras.Model:
     image = keras.Input((None, None, 3))
     features = [keras.layers.Conv2D(3, side, strides=side)(image) for side in (8, 16, 32)]
     return keras.Model(image, fcn_head(*features, stride=stride, classes=3))
+
+
+def options_of(words: list[str]) -> cli.TrainOptions:
+    return read_options(cli.TrainOptions, cli.build_parser().parse_args(words))
+
+
+def normalised_model() -> keras.Model:
+    """An FCN-32s over one convolution and its batch norm, whose statistics are not those of the pictures."""
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 32, strides=32, name="conv")(image)
+    x = keras.layers.BatchNormalization(momentum=0.5, name="norm")(x)
+    return keras.Model(image, fcn_head(x, x, x, stride=32, classes=len(CLASSES)))
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_batch_norms_stay_as_they_are_unless_asked(voc_folder, tmp_path, asked):
+    words = ["train", "fcn32s-lite0", "--data", str(voc_folder), "-o", str(tmp_path), "--batch-size", "4"]
+    words += ["--crop", "64", "--epochs", "1", "--val-images", "0"] + asked * ["--train-batch-norm"]
+    model = normalised_model()
+    before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.variables}
+    source = ModelSource("m", "fcn32s-lite0", CLASSES, (64, 64), "stretch", None)
+    train(model, Preprocessing("rgb", (127.0,) * 3, (1 / 128,) * 3), source, options_of(words))
+    moved = {path for path, old in before.items() if (old != keras.ops.convert_to_numpy(_named(model, path))).any()}
+    norm = {f"norm/{name}" for name in ("gamma", "beta", "moving_mean", "moving_variance")}
+    others = {"conv/kernel", "conv/bias", "score_fr/kernel", "score_fr/bias"}
+    assert moved == (others | norm if asked else others)
+
+
+def _named(model: keras.Model, path: str) -> keras.Variable:
+    (variable,) = (variable for variable in model.variables if variable.path == path)
+    return variable
+
+
+def test_dropout_depends_on_seed_and_epoch_alone(voc_folder):
+    """So that a run that was killed goes on with the random numbers that it would have had."""
+    ones = np.ones((1, 1000), np.float32)
+
+    def dropped(seed: int, epoch: int, calls_before: int = 0) -> np.ndarray:
+        image = keras.Input((1000,))
+        model = keras.Model(image, keras.layers.Dropout(0.5)(keras.layers.Dropout(0.5)(image)))
+        for _ in range(calls_before):
+            model(ones, training=True)
+        batches = TrainingBatches(
+            read_voc(voc_folder, "train"),
+            Augmentation(64),
+            Preprocessing("rgb", (0.0,) * 3, (1.0,) * 3),
+            batch_size=2,
+            seed=0,
+        )
+        _SetEpoch(batches, model, seed).on_epoch_begin(epoch)
+        assert batches.epoch == epoch
+        return keras.ops.convert_to_numpy(model(ones, training=True)) != 0
+
+    np.testing.assert_array_equal(dropped(1, 2), dropped(1, 2, calls_before=3))
+    assert 0.2 < dropped(1, 2).mean() < 0.3  # a quarter passes: each of the two layers has numbers of its own
+    assert (dropped(1, 2) != dropped(1, 3)).any()
+    assert (dropped(1, 2) != dropped(2, 2)).any()
+
+
+def test_augmentation_is_what_the_options_ask_for(words):
+    options = options_of([*words, "--crop", "64", "--size", "192x96", "--fit", "letterbox", "--min-zoom", "0.5"])
+    expected = Augmentation(64, "letterbox", min_zoom=0.5, max_zoom=2.0, deployed_aspect=2.0)
+    assert training_augmentation(options) == expected
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
@@ -296,7 +368,13 @@ def words(voc_folder: Path, tmp_path: Path) -> list[str]:
         (["--batch-size", "0"], "--batch-size is 0; it must be 1 or more."),
         (["--batch-size", "9"], "8 training pictures do not fill one batch of 9; lower --batch-size."),
         (["--size", "100x100"], "size 100x100 does not fit: both sides must be multiples of 32"),
-        (["--min-scale", "2"], "--min-scale 2.0 and --max-scale 1.6 must be positive, in order."),
+        (
+            ["--min-zoom", "2.5"],
+            "--min-zoom is 2.5 and --max-zoom 2.0; they must lie between 0.25 and 16.0, in order.",
+        ),
+        (["--min-zoom", "0"], "--min-zoom is 0.0 and --max-zoom 2.0; they must lie between"),
+        (["--min-zoom", "nan"], "--min-zoom is nan and --max-zoom 2.0; they must lie between"),
+        (["--max-zoom", "inf"], "--min-zoom is 0.9 and --max-zoom inf; they must lie between"),
         (
             ["--head-lr", "0"],
             "--head-lr must be positive; --trunk-factor, --weight-decay and --val-images not negative",
