@@ -17,7 +17,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 PYTEST_ARGS ?=
 DEMO_EXTRAS := build,cpu,headless,demo
-TEST_EXTRAS := $(DEMO_EXTRAS),train,dev
+TEST_EXTRAS := $(DEMO_EXTRAS),openvino,train,dev
 
 BIN := .venv/bin
 # PYTHONWARNINGS: setuptools warns at length that an editable install reads the source folders, which is its purpose.

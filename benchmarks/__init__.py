@@ -1,1 +1,1 @@
-"""Measurements: accuracy, head and sizes, each a command of its own (`python benchmarks/accuracy.py --help`)."""
+"""Measurements: `fcn-bench accuracy`; head and sizes as scripts (`python benchmarks/head.py --help`)."""

@@ -1,4 +1,4 @@
-"""fcn-build: make bundles out of Keras FCNs, train models, look into bundles, see what is installed."""
+"""fcn-build: build bundles out of Keras FCNs, compile engines, train models, look into bundles and at this machine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.manifest import FITS
 from fcnedge.runtime.options import add_options, option, read_options
 
+from .engines.command import EngineOptions
+from .engines.command import run as _engine
 from .models.names import ARCHITECTURES, check_size
 
 
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of fcn-build; returns the exit code."""
     parsed = build_parser().parse_args(arguments)
     options, run, _ = _COMMANDS[parsed.command]
-    _quiet_libraries()
+    _quiet_libraries(hide_gpu=parsed.command != "engine")
     return run_command(lambda: _naming_extras(run, read_options(options, parsed)), f"fcn-build {parsed.command}")
 
 
@@ -196,6 +198,7 @@ def _doctor(options: DoctorOptions) -> None:
 
 _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
     "model": (ModelOptions, _model, "build a bundle from a shipped model or an architecture"),
+    "engine": (EngineOptions, _engine, "compile a bundle's graph with TensorRT or TensorRT-RTX"),
     "train": (TrainOptions, _train, "fine-tune a model on pictures in VOC layout"),
     "inspect": (InspectOptions, _inspect, "show what a bundle holds and how it was verified"),
     "doctor": (DoctorOptions, _doctor, "show what is installed, which backends work, and what would fix the others"),
@@ -207,10 +210,11 @@ def _check_positive(name: str, value: int) -> None:
         raise UserError(f"{name} is {value}; it must be 1 or more.")
 
 
-def _quiet_libraries() -> None:
+def _quiet_libraries(*, hide_gpu: bool) -> None:
     """TensorFlow prints a dozen lines at import that say nothing to our users; its errors still come through."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    if hide_gpu:  # TensorFlow would take all of its memory for an export
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,12 @@ import platform
 import sys
 from dataclasses import dataclass
 
+from fcnedge.runtime.backends.openvino import load_openvino
 from fcnedge.runtime.command import table
+from fcnedge.runtime.engine_sidecar import TARGETS
 from fcnedge.runtime.errors import UserError, missing_package
+
+from .engines.library import open_library
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ _JOBS = (
 
 def examine() -> DoctorReport:
     """Look at this machine. Imports the backends' libraries for real: being installed is not working."""
-    return DoctorReport(_system(), (_onnxruntime(),), tuple(_job(job) for job in _JOBS))
+    jobs = (*(_job(job) for job in _JOBS), *(_compiler(target) for target in TARGETS))
+    return DoctorReport(_system(), (_openvino(), _onnxruntime()), jobs)
 
 
 def missing_extra(error: ModuleNotFoundError) -> UserError | None:
@@ -94,6 +99,18 @@ def _system() -> dict[str, str]:
     }
 
 
+def _openvino() -> Finding:
+    fix = "pip install 'fcnedge[openvino]'"
+    try:
+        openvino = load_openvino()
+        devices = openvino.Core().available_devices
+    except Exception as error:  # a broken shared library raises almost anything
+        return Finding("openvino", False, _first_line(error), fix)
+    works = "CPU" in devices
+    version = openvino.__version__.partition("-")[0]
+    return Finding("openvino", works, f"{version} ({', '.join(devices)})", "" if works else fix)
+
+
 def _onnxruntime() -> Finding:
     fix = "pip install 'fcnedge[cpu]'"
     try:
@@ -112,6 +129,15 @@ def _job(job: _Job) -> Finding:
     owners = importlib.metadata.packages_distributions()
     found = {name: importlib.metadata.version(name) for module in job.modules for name in owners.get(module, [])[:1]}
     return Finding(job.name, True, ", ".join(f"{name} {version}" for name, version in found.items()), "")
+
+
+def _compiler(target: str) -> Finding:
+    name = f"compile engines (fcn-build engine --target {target})"
+    extra = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}[target]
+    try:
+        return Finding(name, True, open_library(target).title, "")
+    except Exception as error:  # as above
+        return Finding(name, False, _first_line(error), f"pip install 'fcnedge[{extra}]'")
 
 
 def _first_line(error: BaseException) -> str:

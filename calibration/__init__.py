@@ -1,1 +1,1 @@
-"""VOC data: the pictures and masks that models are trained, calibrated and scored on."""
+"""VOC data and activation ranges: what models are trained, calibrated and scored on."""

@@ -36,7 +36,7 @@ class Segmentation:
 
 
 class Segmenter:
-    """Segments frames with one bundle. Thread-safe when its backend is (onnxruntime is).
+    """Segments frames with one bundle. Thread-safe when its backend is (openvino and onnxruntime are).
 
     bundle: a bundle, or the path of one. backend: "auto" or a name of `BACKENDS`, or a `Backend` of your own.
     precision: "auto", "fp32", "fp16" or "int8". threads: CPU threads of one inference, None for one per core.

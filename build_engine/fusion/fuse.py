@@ -37,8 +37,8 @@ class FusionReport:
     tail: BilinearTail | None
 
 
-def fuse(model: ir.Model, input_size: tuple[int, int]) -> FusionReport:
-    """Fuse `model` in place. input_size: (height, width) in pixels of its input.
+def fuse(model: ir.Model, input_size: tuple[int, int], *, labels: bool = False) -> FusionReport:
+    """Fuse `model` in place. input_size: (height, width) in pixels of its input; labels: keep all in the graph.
 
     requires: one uint8 NHWC input, one output of full-size scores or probabilities, static shapes.
     ensures: the graph computes `scores` at the head's stride (see FusionReport.tail) or `labels`; a second call
@@ -52,7 +52,7 @@ def fuse(model: ir.Model, input_size: tuple[int, int]) -> FusionReport:
         rules = {name: rules[name] + report for name, report in passed.items()}
         if not any(report.applied for report in passed.values()):
             break
-    rules["last_upsampling"], tail = last_upsampling(model.graph, input_size)
+    rules["last_upsampling"], tail = last_upsampling(model.graph, input_size, labels=labels)
     _tidy(model)
     return FusionReport(rules, before, graph_cost(model.graph), tail)
 

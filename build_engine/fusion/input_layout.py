@@ -6,8 +6,8 @@ Gather or reversing Slice, Sub, Add, Mul, Div per channel, layout Transpose, in 
     x[c] = a[c] · pixel[order[c]] + d[c]
 
 With W the first kernel and zero padding after x, W * x = W' * (pixel - m) with m[order[c]] = -d[c] / a[c] and
-W'[:, order[c]] = W[:, c] · a[c]. So the chain becomes Transpose (on bytes, four times less traffic than on floats) →
-Cast → Sub m → Conv W'. The mean m stays in front: its padding is zero *after* the subtraction, so it cannot go into
+W'[:, order[c]] = W[:, c] · a[c]. So the chain becomes Cast (the only layer that TensorRT lets read uint8) → Transpose →
+Sub m → Conv W'. The mean m stays in front: its padding is zero *after* the subtraction, so it cannot go into
 the bias exactly at the border. It is left out where it is zero.
 """
 
@@ -147,23 +147,23 @@ def _is_canonical(chain: _Chain) -> bool:
     kinds = [node.op_type for node in chain.nodes]
     reordered = np.any(chain.order != np.arange(3)) or np.any(chain.scale != 1)
     # Any other kind of node (a second Cast, an Add) is written anew, once.
-    return not reordered and kinds in (["Transpose", "Cast"], ["Transpose", "Cast", "Sub"])
+    return not reordered and kinds in (["Cast", "Transpose"], ["Cast", "Transpose", "Sub"])
 
 
 def _rebuild(graph: ir.Graph, image: ir.Value, chain: _Chain, convolution: ir.Node) -> None:
     mean, kernel = _folded(chain, convolution)
     known = shape_of(image)
-    planes = ir.Node("", "Transpose", [image], attributes=[ir.AttrInt64s("perm", _TO_NCHW)], name="image_planes")
-    cast = ir.Node(
-        "", "Cast", [planes.outputs[0]], attributes=[ir.AttrInt64("to", int(ir.DataType.FLOAT))], name="image_float"
-    )
-    nodes = [planes, cast]
+    cast = ir.Node("", "Cast", [image], attributes=[ir.AttrInt64("to", int(ir.DataType.FLOAT))], name="image_float")
+    pixels = cast.outputs[0]
+    planes = ir.Node("", "Transpose", [pixels], attributes=[ir.AttrInt64s("perm", _TO_NCHW)], name="image_planes")
+    nodes = [cast, planes]
     if np.any(mean):
         mean_value = add_initializer(graph, "image_mean", mean.astype(np.float32).reshape(1, 3, 1, 1))
-        nodes.append(ir.Node("", "Sub", [cast.outputs[0], mean_value], name="image_centred"))
-    for node, kind in zip(nodes, (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.FLOAT), strict=False):
-        node.outputs[0].name, node.outputs[0].type = node.name, ir.TensorType(kind)
-        node.outputs[0].shape = None if known is None else ir.Shape(known[axis] for axis in _TO_NCHW)
+        nodes.append(ir.Node("", "Sub", [planes.outputs[0], mean_value], name="image_centred"))
+    for node in nodes:
+        node.outputs[0].name, node.outputs[0].type = node.name, ir.TensorType(ir.DataType.FLOAT)
+        axes = range(4) if node is cast else _TO_NCHW
+        node.outputs[0].shape = None if known is None else ir.Shape(known[axis] for axis in axes)
     graph.insert_before(convolution, nodes)
     convolution.replace_input_with(0, nodes[-1].outputs[0])
     assert convolution.inputs[1] is not None

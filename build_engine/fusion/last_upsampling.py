@@ -25,6 +25,7 @@ LABELS_NAME = "labels"
 _SOFTMAXES = ("Softmax", "LogSoftmax")
 _LAYOUT = ("Identity", "Cast", "Squeeze", "Transpose")
 _KERNEL_TOLERANCE = 1e-6
+_ASKED_FOR = "the labels head was asked for."
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class BilinearTail:
     offset: tuple[float, float]
 
 
-def last_upsampling(graph: ir.Graph, input_size: tuple[int, int]) -> tuple[RuleReport, BilinearTail | None]:
+def last_upsampling(
+    graph: ir.Graph, input_size: tuple[int, int], *, labels: bool = False
+) -> tuple[RuleReport, BilinearTail | None]:
     """Cut the tail off `graph`, in place, so that it ends in `scores`; or end it in `labels` and return None.
 
-    input_size: (height, width) in pixels of the network's input.
+    input_size: (height, width) in pixels of the network's input; labels: end it in labels whatever the tail is.
     """
     log = RuleLog()
     output = graph.outputs[0]
@@ -51,7 +54,7 @@ def last_upsampling(graph: ir.Graph, input_size: tuple[int, int]) -> tuple[RuleR
         log.refuse(output.name, "the graph does not end in a deconvolution whose channels are the classes.")
         _end_in_labels(graph, last, class_axis)
         return log.report(), None
-    tail = _bilinear_tail(deconvolution, input_size)
+    tail = _ASKED_FOR if labels else _bilinear_tail(deconvolution, input_size)
     if isinstance(tail, str):
         log.refuse(deconvolution.name, tail)
         _end_in_labels(graph, last, class_axis)

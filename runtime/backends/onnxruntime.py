@@ -8,9 +8,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BackendError, missing_package
-
-INPUT_NAME = "image"
-_UINT8, _FLOATS = "tensor(uint8)", ("tensor(float)", "tensor(float16)")
+from .interface import INPUT_NAME, Port, check_interface, graph_precision
 
 
 class OnnxRuntimeBackend:
@@ -36,8 +34,8 @@ class OnnxRuntimeBackend:
             )
         except Exception as error:  # onnxruntime's exception types are private
             raise BackendError(f"onnxruntime {ort.__version__} cannot run {model}: {_first_line(error)}") from error
-        self.precision = str(bundle.manifest.files[model.relative_to(bundle.path).as_posix()].precision)
-        _check_interface(self._session, bundle)
+        self.precision = graph_precision(bundle, model)
+        check_interface(bundle, _ports(self._session.get_inputs()), _ports(self._session.get_outputs()))
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         """(1, H, W, 3) uint8 BGR → the graph's only output. Raises BackendError when closed or when it fails."""
@@ -62,25 +60,8 @@ def _load() -> Any:
     return onnxruntime
 
 
-def _check_interface(session: Any, bundle: Bundle) -> None:
-    """The graph must take and give what model.json says, before the first frame."""
-    manifest = bundle.manifest
-    height, width, stride = manifest.input.height, manifest.input.width, manifest.head.stride
-    takes = f"{INPUT_NAME} {_UINT8} {[1, height, width, 3]}"
-    gives = {f"labels {_UINT8} {[1, height, width]}"}
-    if manifest.head.kind == "bilinear":
-        shape = [1, len(manifest.classes), height // stride, width // stride]
-        gives = {f"scores {kind} {shape}" for kind in _FLOATS}
-    got_in, got_out = _described(session.get_inputs()), _described(session.get_outputs())
-    if got_in != takes:
-        raise BackendError(f"{bundle.path}: the graph takes {got_in}, model.json says {takes}; rebuild the bundle.")
-    if got_out not in gives:
-        expected = " or ".join(sorted(gives))
-        raise BackendError(f"{bundle.path}: the graph gives {got_out}, model.json says {expected}; rebuild the bundle.")
-
-
-def _described(values: Any) -> str:
-    return ", ".join(f"{value.name} {value.type} {list(value.shape)}" for value in values)[:300]
+def _ports(values: Any) -> list[Port]:
+    return [Port(value.name, value.type, tuple(value.shape)) for value in values]
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,66 +1,38 @@
-"""benchmarks/accuracy.py on pictures whose every pixel has a known class, with a bundle that reads colours."""
+"""fcn-bench accuracy on pictures whose every pixel has a known class, with a bundle that reads colours."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import importlib.util
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from fcnedge.benchmarks import accuracy
-from fcnedge.benchmarks.accuracy import AccuracyOptions, measure_accuracy
+from fcnedge.benchmarks.accuracy import (
+    AccuracyOptions,
+    AccuracyReport,
+    AccuracyRow,
+    compare_accuracy,
+    measure_accuracy,
+)
+from fcnedge.calibration.voc import VocSample
+from fcnedge.runtime import Segmenter
 from fcnedge.runtime.errors import UserError
-from fcnedge.runtime.manifest import FileSpec, HeadSpec, InputSpec, Manifest
-from fcnedge.runtime.preprocessing import Preprocessing
 
 CLASSES = ("background", "aeroplane", "bicycle", "bird")
-SIZE = (96, 96)
-VOID = 255
-
-
-@pytest.fixture(scope="session")
-def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a bundle that tells `voc_folder`'s colours apart: red is 1, blue is 2, anything dark is 0, nothing is 3."""
-    folder = tmp_path_factory.mktemp("bundle")
-    # labels = argmax of (100, red - green, blue - green, 0); pictures are BGR
-    weight = np.array([[0, 0, 0], [0, -1, 1], [1, -1, 0], [0, 0, 0]], np.float32).reshape(4, 3, 1, 1)
-    constants = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.float32([100, 0, 0, 0]), "b")]
-    nodes = [
-        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["planes"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("Conv", ["pixels", "w", "b"], ["full"]),
-        helper.make_node("ArgMax", ["full"], ["winner"], axis=1, keepdims=0),
-        helper.make_node("Cast", ["winner"], ["labels"], to=TensorProto.UINT8),
-    ]
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, *SIZE, 3])
-    labels = helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, *SIZE])
-    graph = helper.make_graph(nodes, "colours", [image], [labels], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    data = model.SerializeToString()
-    (folder / "model.fp32.onnx").write_bytes(data)
-    manifest = Manifest(
-        name="colours",
-        arch="one convolution",
-        classes=CLASSES,
-        palette=((0, 0, 0),) * 4,
-        input=InputSpec(*SIZE, "letterbox"),
-        preprocessing=Preprocessing("bgr", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-        head=HeadSpec("labels"),
-        files={"model.fp32.onnx": FileSpec(hashlib.sha256(data).hexdigest(), len(data), "fp32")},
-        versions={"onnx": onnx.__version__},
-    )
-    (folder / "model.json").write_text(manifest.to_json(), encoding="utf-8")
-    return folder
+IOU = {"cat": 0.7, "dog": 0.5}
 
 
 def options(bundle: Path, data: Path, **other: object) -> AccuracyOptions:
-    return AccuracyOptions(bundle, data, **{"split": "val", "subset": "aeroplane,bicycle", "threads": 1} | other)
+    given = {"split": "val", "backend": "onnxruntime", "subset": "aeroplane,bicycle", "threads": 1} | other
+    return AccuracyOptions(bundle, data, **given)
+
+
+def report(*rows: AccuracyRow) -> AccuracyReport:
+    return AccuracyReport("colours", "96x96 letterbox", "val, 3 pictures", 3, ("cat", "dog"), 2, rows)
 
 
 @pytest.fixture
@@ -100,8 +72,16 @@ def test_result_says_what_was_measured(colour_bundle, voc_folder):
 
 
 def test_unknown_class_of_the_subset_is_refused(colour_bundle, voc_folder):
-    with pytest.raises(UserError, match=r"^--subset names dragon, unicorn, which the model does not have\.$"):
+    with pytest.raises(
+        UserError, match=r"^--subset names dragon, unicorn, which the model does not have; it has background, "
+    ):
         measure_accuracy(options(colour_bundle, voc_folder, subset="dragon,bicycle, unicorn"))
+
+
+def test_model_without_the_voc_seven_is_scored_over_all_its_classes(colour_bundle, voc_folder):
+    found = measure_accuracy(options(colour_bundle, voc_folder, subset=None))
+    assert found.subset == CLASSES
+    assert found.miou_subset == found.miou
 
 
 def test_mask_with_ids_that_the_model_lacks_is_refused_by_name(colour_bundle, own_voc):
@@ -116,24 +96,101 @@ def test_mask_of_another_size_than_its_picture_is_refused_by_name(colour_bundle,
         measure_accuracy(options(colour_bundle, own_voc))
 
 
-def test_command_prints_and_writes_the_result(capsys, tmp_path, colour_bundle, voc_folder):
-    words = [str(colour_bundle), "--data", str(voc_folder), "--subset", "bicycle", "--json", str(tmp_path / "r.json")]
-    assert accuracy.main(words) == 0
-    result = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert tuple(result) == (
-        *("model", "size", "precision", "split", "pictures", "miou", "subset", "miou_subset", "pixel_accuracy"),
-        *("iou", "p50_ms"),
+# Rows against each other
+
+
+def test_rows_are_precisions_by_backends_most_exact_first(colour_bundle, voc_folder):
+    found = compare_accuracy(options(colour_bundle, voc_folder, precision="all", backend="onnxruntime, fake"))
+    titles = [row.title for row in found.rows]
+    assert titles == ["fp32 onnxruntime", "fp32 fake", "fp16 onnxruntime", "fp16 fake"]
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_one_row_is_that_of_measure_accuracy(colour_bundle, voc_folder, precision):
+    (row,) = compare_accuracy(options(colour_bundle, voc_folder, precision=precision)).rows
+    alone = measure_accuracy(options(colour_bundle, voc_folder, precision="fp16", backend="fake"))  # neither counts
+    assert (row.precision, row.backend) == (alone.precision, "onnxruntime")
+    assert (row.iou, row.miou, row.miou_subset) == (alone.iou, alone.miou, alone.miou_subset)
+    assert (row.drop_points, row.labels_equal) == (0, 1)
+
+
+def test_a_graph_that_sees_no_blue_loses_the_bicycles(colour_bundle, voc_folder):
+    """Against the labels counted by hand: rows differ where the first one says bicycle, and nowhere else."""
+    first, second = compare_accuracy(options(colour_bundle, voc_folder, precision="fp32,fp16")).rows
+    assert second.iou["bicycle"] == 0.0
+    assert second.iou["aeroplane"] == first.iou["aeroplane"]
+    assert second.drop_points == pytest.approx(100 * first.iou["bicycle"] / 2)  # the subset is two classes
+    blue = pixels = 0
+    with Segmenter(colour_bundle, "onnxruntime", "fp32") as segment:
+        for path in (voc_folder / "JPEGImages").glob("val_*.jpg"):
+            mask = segment(cv2.imread(str(path)))
+            blue, pixels = blue + int((mask == 2).sum()), pixels + mask.size
+    assert 0 < blue < pixels
+    assert second.labels_equal == pytest.approx(1 - blue / pixels)
+
+
+def test_rows_come_in_the_order_asked_for(colour_bundle, voc_folder):
+    first, second = compare_accuracy(options(colour_bundle, voc_folder, precision="fp16,fp32,fp16")).rows
+    assert (first.precision, second.precision) == ("fp16", "fp32")
+    assert (first.drop_points, first.labels_equal) == (0, 1)
+    assert second.drop_points < 0
+
+
+def test_size_is_that_of_graph_and_weights(colour_bundle, voc_folder):
+    rows = compare_accuracy(options(colour_bundle, voc_folder)).rows
+    sizes = {path.name: path.stat().st_size for path in colour_bundle.iterdir()}
+    assert rows[0].graph_bytes == sizes["model.fp32.onnx"]
+    assert rows[1].graph_bytes == sizes["model.fp16.onnx"] + sizes["model.fp16.data"]
+
+
+def test_each_picture_is_decoded_once_for_all_rows(colour_bundle, voc_folder, monkeypatch):
+    read = []
+    real = VocSample.read_image
+    monkeypatch.setattr(VocSample, "read_image", lambda sample: read.append(sample.name) or real(sample))
+    compare_accuracy(options(colour_bundle, voc_folder, backend="onnxruntime,fake"))
+    assert sorted(read) == ["val_000000", "val_000001", "val_000002"]
+
+
+def test_openvino_and_onnxruntime_agree(colour_bundle, voc_folder):
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("the extra openvino is not installed")
+    rows = compare_accuracy(options(colour_bundle, voc_folder, backend="onnxruntime,openvino", precision="fp32")).rows
+    assert [row.backend for row in rows] == ["onnxruntime", "openvino"]
+    assert rows[1].labels_equal == 1
+    assert rows[1].iou == rows[0].iou
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            {"precision": "fp32,fp64"},
+            r"^--precision has 'fp64'; it takes fp32, fp16, int8 with commas, all, or auto\.$",
+        ),
+        ({"precision": "fp32,"}, r"^--precision is 'fp32,'; it takes names with commas between them\.$"),
+        ({"precision": "fp32,int8"}, r"holds no int8 graph, only fp32 and fp16; "),
+        ({"backend": ""}, r"^--backend is ''; it takes names with commas between them\.$"),
+        ({"backend": "onnxruntime,tensorflow"}, r"^'tensorflow' is not a backend; choose auto, "),
+        ({"threads": 0}, r"^threads is 0; it must be from 1 to 1024"),
+    ],
+)
+def test_wrong_choice_is_refused(colour_bundle, voc_folder, change, complaint):
+    with pytest.raises(UserError, match=complaint):
+        compare_accuracy(options(colour_bundle, voc_folder, **change))
+
+
+def test_report_has_a_line_per_row_and_one_per_class():
+    first = AccuracyRow("fp32", "onnxruntime", 11_800_000, 0.434, 0.719, 0.0, 1.0, 0.914, 24.04, IOU)
+    second = AccuracyRow("int8", "openvino", 3_450_000, 0.43, 0.7165, 0.25, 0.9921, 0.91, 12.3, IOU | {"cat": 0.69})
+    rows, classes, words = report(first, second).text().split("\n\n")
+    lines = [line.split() for line in rows.splitlines()]
+    assert lines[1] == ["fp32", "onnxruntime", "11.80", "43.40", "71.90", "0.00", "100.00", "91.40", "24.04"]
+    assert lines[2] == ["int8", "openvino", "3.45", "43.00", "71.65", "0.25", "99.21", "91.00", "12.30"]
+    assert "mIoU-2 %" in rows.splitlines()[0]
+    table = [line.split() for line in classes.splitlines()]
+    assert table[0] == ["IoU", "%", "fp32", "onnxruntime", "int8", "openvino"]
+    assert table[1:] == [["cat", "70.00", "69.00"], ["dog", "50.00", "50.00"]]
+    assert words == (
+        "colours at 96x96 letterbox on val, 3 pictures, 2 classes occur, 2 threads; drop in points of mIoU-2, and "
+        "equal labels, against fp32 onnxruntime"
     )
-    out, error = capsys.readouterr()
-    assert error == ""
-    last = out.splitlines()[-1]
-    assert last.startswith("colours fp32 at 96x96 letterbox on val, 3 pictures: mIoU over 3 classes ")
-    assert f"{result['miou']:.4f}, mIoU-1 {result['miou_subset']:.4f}, pixel accuracy" in last
-
-
-def test_mistake_is_one_line_and_exit_2(capsys, colour_bundle, voc_folder):
-    words = [str(colour_bundle), "--data", str(voc_folder), "--split", "test"]
-    assert accuracy.main(words) == 2
-    out, error = capsys.readouterr()
-    assert out == ""
-    assert error.splitlines() == [f"accuracy.py: {voc_folder} has no split 'test'; it has train, val."]

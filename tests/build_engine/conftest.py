@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def replay(lite0_build: Lite0Build, monkeypatch: pytest.MonkeyPatch) -> Callable
 
 
 def _moved(result: KerasResult, folder: Path) -> KerasResult:
-    return KerasResult(result.preprocessing, result.weights_bytes, [folder / path.name for path in result.references])
+    return replace(result, references=[folder / path.name for path in result.references])
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 
 from fcnedge.build_engine.doctor import Finding, examine, missing_extra
 from fcnedge.build_engine.training import __name__ as training_package
+from fcnedge.runtime.backends import BACKENDS
+from fcnedge.runtime.engine_sidecar import TARGETS
 
 
 def finding(name: str) -> Finding:
@@ -61,12 +64,22 @@ def test_onnxruntime_is_imported_for_real():
     assert "CPUExecutionProvider" in found.found
 
 
+def test_backends_are_listed_best_first_and_compilers_by_library():
+    report = examine()
+    assert [found.name for found in report.backends] == [name for name in BACKENDS if name != "fake"]
+    compilers = {found.name: found for found in report.jobs if "fcn-build engine" in found.name}
+    for target in TARGETS:
+        found = compilers[f"compile engines (fcn-build engine --target {target})"]
+        assert found.works == any(importlib.util.find_spec(name) for name in (target, f"{target}_bindings"))
+        assert bool(found.fix) != found.works
+
+
 def test_onnxruntime_that_is_installed_but_broken_does_not_work(tmp_path):
     """As with a shared library that does not load: the package is there, importing it fails."""
     (tmp_path / "onnxruntime.py").write_text("raise OSError('libfoo.so.1: cannot open\\nshared object file')")
     done = doctor("", tmp_path)
-    (found,) = done["backends"]
-    assert (found["name"], found["works"]) == ("onnxruntime", False)
+    (found,) = [backend for backend in done["backends"] if backend["name"] == "onnxruntime"]
+    assert not found["works"]
     assert found["found"] == "libfoo.so.1: cannot open"
     assert found["fix"] == "pip install 'fcnedge[cpu]'"
 
@@ -81,7 +94,7 @@ def doctor(statement: str, folder: Path) -> dict:
 
 
 def test_doctor_works_where_nothing_heavy_is_installed(tmp_path):
-    heavy = ("onnxruntime", "cv2", "tensorflow", "keras", "onnx", "onnx_ir", "tf2onnx", "safetensors", "matplotlib")
+    heavy = ("openvino", "onnxruntime", "cv2", "tensorflow", "keras", "onnx", "onnx_ir", "tf2onnx", "safetensors")
     report = doctor(f"sys.modules.update(dict.fromkeys({heavy!r}))", tmp_path)
     assert report["system"]["fcnedge"] == importlib.metadata.version("fcnedge")
     assert not any(found["works"] for found in report["backends"])

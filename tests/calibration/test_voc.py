@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnedge.calibration.voc import VOID, VocSample, find_voc_root, read_palette_mask, read_voc
+from fcnedge.calibration.voc import (
+    VOID,
+    VocSample,
+    check_voc,
+    find_voc_root,
+    is_voc_folder,
+    read_palette_mask,
+    read_voc,
+    read_voc_images,
+    splits,
+)
 from fcnedge.runtime.errors import UserError
 
 
@@ -169,3 +179,70 @@ def test_real_voc_is_read(real_voc):
         assert sample.read_image().shape == (*mask.shape, 3)
         assert mask[mask != VOID].max(initial=0) <= 20
         assert (mask == 0).any()
+
+
+def test_pictures_alone_need_no_masks(own_voc):
+    shutil.rmtree(own_voc / "SegmentationClass")
+    images = read_voc_images(own_voc, "val")
+    assert images[1] == ("val_000001", own_voc / "JPEGImages" / "val_000001.jpg")
+    images[1][1].unlink()
+    with pytest.raises(UserError, match=r"val\.txt names files that are not there: .*JPEGImages/val_000001\.jpg\.$"):
+        read_voc_images(own_voc, "val")
+
+
+def test_splits_are_listed(own_voc):
+    assert splits(own_voc.parent) == ["train", "val"]
+    assert is_voc_folder(own_voc.parent.parent)
+    assert not is_voc_folder(own_voc / "JPEGImages")
+
+
+def test_list_that_is_no_text_is_refused(own_voc):
+    split_file(own_voc).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"train\.txt cannot be read \(.*\); write one picture name per line"):
+        read_voc(own_voc, "train")
+
+
+def test_good_samples_pass(own_voc):
+    check_voc(read_voc(own_voc, "train"), classes=3)
+
+
+def test_all_problems_are_listed_at_once(own_voc):
+    samples = read_voc(own_voc, "train")
+    Image.new("RGB", (96, 64)).save(samples[1].mask_path)  # colours, as an image editor saves them
+    Image.new("P", (95, 64)).save(samples[3].mask_path)
+    mask = samples[5].read_mask()
+    mask[0, :2] = 7, 254
+    Image.fromarray(mask).save(samples[5].mask_path)
+    samples[6].image_path.write_bytes(b"no picture")
+    samples[7].mask_path.write_bytes(b"no mask")
+    with pytest.raises(UserError) as caught:
+        check_voc(samples, classes=3)
+    text = str(caught.value)
+    assert text.startswith(
+        f"5 problems in 8 samples: {samples[1].mask_path} has mode RGB; a VOC mask is a palette PNG (mode P) holding "
+        f"class ids; {samples[3].mask_path} is 95x64, its picture 96x64; {samples[5].mask_path} holds the ids 7, 254, "
+        f"which are none of 3 classes; {samples[6].image_path} is not a readable picture: "
+    )
+    assert f"; {samples[7].mask_path} is not a readable mask: " in text
+
+
+def test_void_is_no_unknown_id_and_one_class_too_few_is(own_voc):
+    samples = read_voc(own_voc, "val")
+    with pytest.raises(UserError, match=r"^3 problems in 3 samples: .* holds the ids 2, which are none of 2 classes"):
+        check_voc(samples, classes=2)
+
+
+def test_a_great_many_problems_are_counted(own_voc):
+    samples = read_voc(own_voc, "train") * 3
+    with pytest.raises(UserError, match=r"^24 problems in 24 samples: .* and 14 more\.$"):
+        check_voc(samples, classes=1)
+
+
+def test_picture_stored_on_its_side_fits_its_upright_mask(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to show
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("P", (20, 40)).save(tmp_path / "a.png")
+    sample = VocSample("a", tmp_path / "a.jpg", tmp_path / "a.png")
+    assert sample.read_image().shape == (40, 20, 3)
+    check_voc([sample], classes=1)

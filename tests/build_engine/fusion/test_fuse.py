@@ -45,11 +45,13 @@ def test_nothing_is_left_that_a_rule_should_have_removed(architecture, fused):
     assert dict(kinds) == {kind: count for kind, count in expected.items() if count}
 
 
-def test_the_only_transpose_moves_bytes(fused):
+def test_bytes_are_read_by_a_cast_alone_and_transposed_once(fused):
+    """TensorRT's parser refuses any other layer that reads uint8."""
     model, _ = fused
+    (cast,) = model.graph.inputs[0].consumers()
+    assert (cast.op_type, cast.outputs[0].dtype) == ("Cast", ir.DataType.FLOAT)
     (transpose,) = (node for node in model.graph if node.op_type == "Transpose")
-    assert transpose.inputs[0] is model.graph.inputs[0]
-    assert transpose.inputs[0].dtype == transpose.outputs[0].dtype == ir.DataType.UINT8
+    assert transpose.inputs[0] is cast.outputs[0]
 
 
 def test_every_deconvolution_is_depthwise(fused):

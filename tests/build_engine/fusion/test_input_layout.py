@@ -1,4 +1,4 @@
-"""Rule 6: whatever lies between bytes and the first convolution becomes Transpose → Cast → [Sub] → Conv."""
+"""Rule 6: whatever lies between bytes and the first convolution becomes Cast → Transpose → [Sub] → Conv."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcnedge.build_engine.models import ARCHITECTURES, Architecture
 
 UNIT = 2.0**-24
 IMAGE_SIZE = (5, 6)
-CANONICAL = ["Transpose", "Cast", "Sub", "Conv"]
+CANONICAL = ["Cast", "Transpose", "Sub", "Conv"]
 FLOAT = TensorProto.FLOAT
 ARITHMETIC = {"Mul": np.multiply, "Div": np.divide, "Add": np.add, "Sub": np.subtract}
 
@@ -135,12 +135,12 @@ def test_any_chain_becomes_canonical_and_stays_exact_at_the_border(data, pads, g
         elif step == "affine" and has_cast:
             draw_affine(data, chain)
     kernel = kernel_of()
-    is_canonical = [node.op_type for node in chain.nodes] in (["Transpose", "Cast"], ["Transpose", "Cast", "Sub"])
+    is_canonical = [node.op_type for node in chain.nodes] in (["Cast", "Transpose"], ["Cast", "Transpose", "Sub"])
     model = chain.model(graph, kernel, pads)
     raw = infer(model, chain.image)
     report = input_layout(model.graph)
     assert (report.applied, report.refused) == (0 if is_canonical else 1, ())
-    assert kinds_until_convolution(model) in (CANONICAL, ["Transpose", "Cast", "Conv"])
+    assert kinds_until_convolution(model) in (CANONICAL, ["Cast", "Transpose", "Conv"])
     assert ("Sub" in kinds_until_convolution(model)) == bool(np.any(chain.of_black))
     reference = convolve(chain.pixels, kernel, pads)
     # Each output adds 18 products; each step of the chain, and its folding, rounds once.

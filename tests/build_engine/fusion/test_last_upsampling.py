@@ -53,6 +53,18 @@ def test_scores_and_head_reproduce_the_labels_of_a_real_export(name, exported, i
     assert_labels_agree(head_labels(report.tail, scores, SIZE), full)
 
 
+@pytest.mark.parametrize("name", ["fcn8s-lite0", "fcn16s-vgg16"])
+def test_bilinear_tail_stays_in_the_graph_when_labels_are_asked_for(name, exported, image, infer):
+    model = exported(name)
+    full = infer(model, image)[0].transpose(2, 0, 1)
+    report = fuse(model, SIZE, labels=True)
+    assert report.tail is None
+    assert [refusal.reason for refusal in report.rules["last_upsampling"].refused] == ["the labels head was asked for."]
+    (output,) = model.graph.outputs
+    assert (output.name, output.dtype, output.shape) == ("labels", ir.DataType.UINT8, (1, *SIZE))
+    assert_labels_agree(infer(model, image)[0], full)
+
+
 def keras_export(tail: Callable, *, stride: int = 8, crop=None, **deconvolution) -> ir.Model:
     """A real export of score convolution → bilinear Conv2DTranspose → crop → `tail`, 64x96 pixels, 5 classes."""
     import keras
