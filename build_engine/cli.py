@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of fcn-build; returns the exit code."""
     parsed = build_parser().parse_args(arguments)
     options, run, _ = _COMMANDS[parsed.command]
-    _quiet_libraries(hide_gpu=parsed.command != "engine")
+    _quiet_libraries(hide_gpu=parsed.command == "model")
     return run_command(lambda: _naming_extras(run, read_options(options, parsed)), f"fcn-build {parsed.command}")
 
 
@@ -169,7 +169,8 @@ def _train(options: TrainOptions) -> None:
     plan = plan_training(options)
     if options.dry_run:
         print(
-            f"would train {plan.source.arch} on {plan.images} pictures, {options.epochs} epochs, into {options.output}"
+            f"would train {plan.source.arch} on {plan.images} pictures, "
+            f"{max(0, options.epochs - plan.finished_epochs)} epochs, into {options.output}"
         )
         return
     result = train_command(options, plan)

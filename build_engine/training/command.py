@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcnedge.calibration.voc import VOID, VocSample, read_voc
-from fcnedge.runtime.command import Progress
+from fcnedge.calibration.voc import check_voc
 from fcnedge.runtime.errors import UserError, missing_package
 
 from ..model_source import ModelSource, keras_model, resolve_source, shipped_models
 from ..models.names import SIZE_MULTIPLE_PX, check_size
+from .run_folder import RunIdentity, check_writable, disk_errors, finished_epochs
+from .samples import training_samples, validation_samples
 
 if TYPE_CHECKING:
     from ..cli import TrainOptions
@@ -36,10 +36,12 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Checked options: what is trained, and on how many pictures."""
+    """Checked options: what is trained, on how many pictures, what tells this run from another, epochs it has done."""
 
     source: ModelSource
     images: int
+    identity: RunIdentity
+    finished_epochs: int
 
 
 def plan_training(options: TrainOptions) -> TrainingPlan:
@@ -51,36 +53,42 @@ def plan_training(options: TrainOptions) -> TrainingPlan:
     _check(options)
     if importlib.util.find_spec("matplotlib") is None:  # draws the curve, after hours
         raise missing_package("matplotlib", extra="train")
-    samples = [sample for root in options.data for sample in read_voc(root, options.split)]
+    samples = training_samples(options)
     if len(samples) < options.batch_size:
         raise UserError(
             f"{len(samples)} training pictures do not fill one batch of {options.batch_size}; lower --batch-size."
         )
-    held_out = read_voc(options.data[0], options.val_split) if options.val_images else []
-    _check_masks([*samples, *held_out], len(source.classes))
-    return TrainingPlan(source, len(samples))
+    held_out = validation_samples(options)
+    identity = RunIdentity.of(source, options, samples, held_out)
+    identity.check(options.output)
+    check_voc([*samples, *held_out], len(source.classes))  # a few seconds, before hours
+    return TrainingPlan(source, len(samples), identity, finished_epochs(options.output))
 
 
 def train_command(options: TrainOptions, plan: TrainingPlan) -> TrainResult:
     """Train, and save `<output>/<model>.safetensors` and the curve as a picture. Raises UserError."""
+    import keras
+
     from ..models.weights_file import WeightsInfo, save_weights
     from .curve import draw_curve
     from .train import read_curve, train
 
-    import keras
-
     source = plan.source
+    _say_what_is_done(options, plan.finished_epochs)
     keras.utils.set_random_seed(options.seed)  # the score layers start from random numbers
     model, preprocessing = keras_model(source, fc_channels=options.fc_channels, fixed_size=False)
     if source.weights is None:
         _initialise(model, source)
-    curve = train(model, preprocessing, source, options)
     name = source.name if source.name not in shipped_models() else source.arch
     weights = options.output / f"{name}.safetensors"
     info = WeightsInfo(name, source.arch, source.classes, options.size, options.fit)
-    save_weights(model, weights, info)
-    rows = read_curve(curve)
-    picture = draw_curve(rows, options.output / "curve.png")
+    with disk_errors(options.output):
+        options.output.mkdir(parents=True, exist_ok=True)
+        plan.identity.write(options.output)
+        curve = train(model, preprocessing, source, options)
+        save_weights(model, weights, info)
+        rows = read_curve(curve)
+        picture = draw_curve(rows, options.output / "curve.png")
     return TrainResult(str(weights), str(curve), str(picture), len(rows), plan.images, rows[-1])
 
 
@@ -94,19 +102,14 @@ def _initialise(model, source: ModelSource) -> None:
         sys.stderr.write("fcn-build train: the trunk starts from random weights; pass --weights for better ones.\n")
 
 
-def _check_masks(samples: list[VocSample], classes: int) -> None:
-    """Every mask is readable and holds classes that the model has: a few seconds, before hours."""
-    progress = Progress()
-    for index, sample in enumerate(samples):
-        progress("check masks", index, len(samples))
-        mask = sample.read_mask()
-        highest = int(mask[mask != VOID].max(initial=0))
-        if highest >= classes:
-            raise UserError(
-                f"{sample.mask_path} holds class {highest}, the model has {classes} classes; "
-                "name all of them with --classes or mend the mask."
-            )
-    progress.close()
+def _say_what_is_done(options: TrainOptions, done: int) -> None:
+    if done >= options.epochs:
+        sys.stderr.write(
+            f"fcn-build train: {options.output} has finished its {options.epochs} epochs already; none is trained, the "
+            "files are written again.\n"
+        )
+    elif done:
+        sys.stderr.write(f"fcn-build train: {options.output} goes on after epoch {done} of {options.epochs}.\n")
 
 
 def _check(options: TrainOptions) -> None:
@@ -122,6 +125,4 @@ def _check(options: TrainOptions) -> None:
         )
     if options.head_lr <= 0 or options.trunk_factor < 0 or options.weight_decay < 0 or options.val_images < 0:
         raise UserError("--head-lr must be positive; --trunk-factor, --weight-decay and --val-images not negative.")
-    taken = options.output.exists() and not options.output.is_dir()
-    if taken:
-        raise UserError(f"{Path(options.output)} is a file; -o names a folder.")
+    check_writable(options.output)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
-from fcnedge.calibration.voc import VOID, read_voc
+from fcnedge.calibration.voc import VOID
 from fcnedge.runtime.preprocessing import Preprocessing
 
 from ..model_source import ModelSource
 from .augmentation import Augmentation
 from .dataset import TrainingBatches, ValidationBatches
 from .optimizer import OneCycle, SlowTrunkAdamW
+from .run_folder import CURVE_FILE, RESUME_FOLDER, SNAPSHOT_FILE, check_room, finished_epochs
+from .samples import training_samples, validation_samples
 
 if TYPE_CHECKING:
     from ..cli import TrainOptions
@@ -26,13 +30,14 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
     """Fit `model` and return the path of its curve, `<output>/curve.csv`; `model` then holds the last weights.
 
     model: FCN of `build_model`; deconvolutions stay bilinear (the paper found no loss in fixing them).
-    An interrupted run continues after its last finished epoch when it is started again with the same output folder.
+    An interrupted run continues after its last finished epoch when it is started again with the same output folder;
+    that it is the same run is for the caller to check (RunIdentity.check).
     `<output>/model.weights.h5` holds the weights after every epoch.
+    Raises UserError when the disk has no room for these files, at the start or before an epoch's are written.
     """
     options.output.mkdir(parents=True, exist_ok=True)
-    samples = [sample for root in options.data for sample in read_voc(root, options.split)]
     batches = TrainingBatches(
-        samples,
+        training_samples(options),
         training_augmentation(options),
         preprocessing,
         batch_size=options.batch_size,
@@ -52,13 +57,10 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
         loss=half_resolution_loss,
         metrics=[HalfResolutionMeanIoU(len(source.classes), name="miou")],
     )
-    validation = None
-    if options.val_images:
-        held_out = read_voc(options.data[0], options.val_split)
-        step = max(1, len(held_out) // options.val_images)
-        validation = ValidationBatches(held_out[::step], preprocessing, size=options.size, fit=options.fit)
-    curve = options.output / "curve.csv"
-    snapshot = str(options.output / "model.weights.h5")
+    held_out = validation_samples(options)
+    validation = ValidationBatches(held_out, preprocessing, size=options.size, fit=options.fit) if held_out else None
+    curve = options.output / CURVE_FILE
+    snapshot = str(options.output / SNAPSHOT_FILE)
     trainee.fit(
         batches,
         epochs=options.epochs,
@@ -66,11 +68,12 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
         validation_data=validation,
         callbacks=[
             _SetEpoch(batches, model, options.seed),
+            _CheckRoom(options.output, model),
             # double: a run that is killed while it writes one state goes on from the state before
             keras.callbacks.BackupAndRestore(
-                str(options.output / "resume"), double_checkpoint=True, delete_checkpoint=False
+                str(options.output / RESUME_FOLDER), double_checkpoint=True, delete_checkpoint=False
             ),
-            keras.callbacks.CSVLogger(str(curve), append=True),
+            keras.callbacks.CSVLogger(str(curve), append=finished_epochs(options.output) > 0),
             keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: model.save_weights(snapshot)),
         ],
         verbose=1 if sys.stdout.isatty() else 2,
@@ -137,6 +140,31 @@ class _SetEpoch(keras.callbacks.Callback):
         random = np.random.default_rng((self._seed, epoch))
         for layer in self._dropouts:
             layer.seed_generator.state.assign([random.integers(1 << 31), 0])
+
+
+class _CheckRoom(keras.callbacks.Callback):
+    """Find a full disk before the first epoch, and again before what an epoch leaves is written."""
+
+    def __init__(self, output: Path, model: keras.Model):
+        super().__init__()
+        self._output, self._weights = output, model
+
+    def on_train_begin(self, logs=None):
+        self._check()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check()
+
+    def _check(self):
+        if not self.model.optimizer.built:  # its moments are two thirds of a state
+            self.model.optimizer.build(self.model.trainable_variables)
+        state = _file_bytes([*self.model.variables, *self.model.optimizer.variables])
+        check_room(self._output, state, _file_bytes(self._weights.variables))
+
+
+def _file_bytes(variables: Sequence[keras.Variable]) -> int:
+    """Upper bound for an HDF5 file of `variables`: it spends up to 2 KiB on the name and place of each."""
+    return sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize + 2048 for variable in variables)
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:

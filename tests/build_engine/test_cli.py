@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,26 @@ def write_weights(path: Path, classes: int = 3, arch: str = "fcn8s-lite0") -> Pa
     metadata = {_METADATA_KEY: json.dumps(description)}
     safetensors.numpy.save_file({"x": np.zeros(1, np.float32)}, str(path), metadata=metadata)
     return path
+
+
+# --- the GPU
+
+
+@pytest.mark.parametrize("command", ["train", "engine"])
+def test_commands_that_use_the_gpu_see_it(monkeypatch, command):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")  # hidden from all tests
+    words = {"train": ("fcn8s-lite0", "--data", "gone", "-o", "run"), "engine": ("gone",)}[command]
+    assert run(command, *words) == 2
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_model_hides_the_gpu_unless_told_which_to_take(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert run(*MODEL, "--dry-run") == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert run(*MODEL, "--dry-run") == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 # --- mistakes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from fcnedge.build_engine import cli
 from fcnedge.build_engine.build import build_bundle
@@ -27,6 +29,7 @@ from fcnedge.build_engine.training.augmentation import Augmentation
 from fcnedge.build_engine.training.dataset import TrainingBatches
 from fcnedge.build_engine.training.train import (
     HalfResolutionMeanIoU,
+    _file_bytes,
     _SetEpoch,
     half_resolution_loss,
     half_resolution_trainee,
@@ -139,10 +142,28 @@ def test_schedule_goes_on_where_the_run_was_killed(runs):
 
 
 @pytest.mark.slow
-def test_finished_run_started_again_trains_no_further(runs, voc_folder):
+def test_finished_run_started_again_trains_no_further_and_says_so(runs, voc_folder, capsys):
     before = (runs.killed / "curve.csv").read_bytes()
     assert cli.main(train_words(voc_folder, runs.weights, runs.killed)) == 0
     assert (runs.killed / "curve.csv").read_bytes() == before
+    assert f"{runs.killed} has finished its 3 epochs already; none is trained, " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_another_run_into_the_same_folder_is_refused_and_nothing_in_it_changes(runs, voc_folder, capsys):
+    before = {path: path.read_bytes() for path in runs.killed.rglob("*") if path.is_file()}
+    line = refusal(capsys, [*train_words(voc_folder, runs.weights, runs.killed), "--seed", "8", "--crop", "96"])
+    assert f"{runs.killed} holds another run, with --crop 64 (here 96), --seed 7 (here 8); choose another" in line
+    assert {path: path.read_bytes() for path in runs.killed.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_room_asked_for_a_state_is_enough_and_little_more(runs):
+    """A disk that this bound calls large enough must be: HDF5 ends the whole process where it meets a full one."""
+    source = resolve_source("fcn8s-lite0", weights=runs.weights)
+    model = keras_model(source, fc_channels=1, fixed_size=False)[0]
+    snapshot = (runs.straight / "model.weights.h5").stat().st_size
+    assert snapshot <= _file_bytes(model.variables) < 1.1 * snapshot
 
 
 @pytest.mark.slow
@@ -188,8 +209,8 @@ def test_everything_else_was_trained_but_for_the_batch_norms(runs, trained):
     start = keras_model(resolve_source("fcn8s-lite0", weights=runs.weights), fc_channels=1, fixed_size=False)[0]
     norms = [layer for layer in trained.layers if isinstance(layer, keras.layers.BatchNormalization)]
     frozen = {layer.name for layer in (*deconvolutions(trained), *norms)}
-    before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in start.variables}
-    for variable in trained.variables:
+    before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in start.weights}
+    for variable in trained.weights:  # all but the random numbers of dropouts
         moved = np.abs(keras.ops.convert_to_numpy(variable) - before[variable.path]).max()
         assert (moved > 0) == (variable.path.split("/")[0] not in frozen), variable.path
 
@@ -382,13 +403,29 @@ def words(voc_folder: Path, tmp_path: Path) -> list[str]:
         (["--val-images", "-1"], "--val-images not negative"),
         (["--split", "trian"], "has no split 'trian'; it has train, val."),
         (["--val-split", "test"], "has no split 'test'; it has train, val."),
-        (["--classes", "a,b"], "holds class 2, the model has 2 classes; name all of them with --classes or mend"),
+        (["--classes", "a,b"], "holds the ids 2, which are none of 2 classes"),
         (["--weights", "gone.safetensors"], "there is no weights file gone.safetensors; check the path."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistake_is_found_before_training(capsys, words, options, complaint):
     assert complaint in refusal(capsys, [*words, *options])
+
+
+def test_all_that_is_wrong_with_the_data_is_said_at_once(capsys, words, voc_folder, tmp_path):
+    """A mask on its side would be trained on, stretched; what reads it finds nothing wrong."""
+    folder = shutil.copytree(voc_folder, tmp_path / "VOC2012")
+    masks = folder / "SegmentationClass"
+    with Image.open(masks / "train_000000.png") as mask:
+        mask.transpose(Image.Transpose.ROTATE_90).save(masks / "train_000000.png")
+    (masks / "train_000003.png").write_bytes(b"no picture")
+    (masks / "val_000001.png").write_bytes(b"no picture")
+    words[words.index("--data") + 1] = str(folder)
+    line = refusal(capsys, words)
+    assert "3 problems in 11 samples: " in line
+    assert "train_000000.png is 96x64, its picture 64x96" in line
+    assert "train_000003.png is not a readable mask" in line
+    assert "val_000001.png is not a readable mask" in line
 
 
 def test_output_that_is_a_file_is_refused(capsys, words, tmp_path):
