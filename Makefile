@@ -6,15 +6,18 @@
 #   make lint     ruff and pyright only          make format   let ruff rewrite
 #   make wheel    dist/fcnedge-*.whl             make clean    remove all of it, .venv too
 #
-# Options: PYTHON=python3.12   PYTEST_ARGS="-m 'not slow' tests/runtime"
+# Options: PYTHON=python3.12 (what .venv is made with)   PYTEST_ARGS="-m 'not slow' tests/runtime"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format wheel clean
+.PHONY: help demo test lint format wheel clean asked-python
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 SHELL := /bin/sh
 
+# A Python that was asked for, on the command line or in the environment, is taken or nothing is.
+ASKED_PYTHON := $(PYTHON)
 PYTHON ?= python3
+OTHER_PYTHONS := $(if $(ASKED_PYTHON),,python3.13 python3.12 python3.11 python3.10)
 PYTEST_ARGS ?=
 DEMO_EXTRAS := build,cpu,headless,demo
 TEST_EXTRAS := $(DEMO_EXTRAS),openvino,train,dev
@@ -33,10 +36,11 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/demo-installed
-	@echo "== build $(MODEL): Keras -> ONNX -> fused -> bundle"
+	@echo "== build $(MODEL): Keras -> ONNX -> fused -> FP16 and INT8 -> bundle"
 	@mkdir -p $(DEMO)
-	$(BIN)/fcn-build model $(MODEL) -o $(DEMO)/$(MODEL) --force
+	$(BIN)/fcn-build model $(MODEL) -o $(DEMO)/$(MODEL) --precision fp32,fp16,int8 --force
 	@echo "== mask the demo pictures and the demo clip"
+	rm -rf $(DEMO)/pictures
 	$(BIN)/fcn-run demo:// $(DEMO)/pictures --model $(DEMO)/$(MODEL)
 	$(BIN)/fcn-run demo://clip $(DEMO)/clip.mp4 --model $(DEMO)/$(MODEL)
 	@echo
@@ -78,11 +82,12 @@ clean:
 	@$(PIP) install -e '.[$(TEST_EXTRAS)]'
 	@touch $@
 
-# The first of $(PYTHON), python3.13 … python3.10 that runs and is new enough: some systems' python3 is older.
-.venv/created:
+# $(PYTHON) if it was asked for; else the first of python3, python3.13 … python3.10 that runs and is new enough: some
+# systems' python3 is older.
+.venv/created: | asked-python
 	@set -eu; \
 	found=; \
-	for candidate in '$(PYTHON)' python3.13 python3.12 python3.11 python3.10; do \
+	for candidate in '$(PYTHON)' $(OTHER_PYTHONS); do \
 		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then found=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
@@ -97,3 +102,20 @@ clean:
 	"$$found" -m venv .venv
 	@$(PIP) install --upgrade pip
 	@touch $@
+
+# An order-only prerequisite: it looks at each run and rebuilds nothing.
+asked-python:
+ifneq ($(ASKED_PYTHON),)
+	@set -eu; \
+	identity='import os, sys; print("%d.%d.%d" % sys.version_info[:3], "in", os.path.realpath(sys.base_prefix))'; \
+	asked=$$('$(PYTHON)' -c "$$identity" 2>/dev/null) || asked=; \
+	if [ -z "$$asked" ]; then \
+		echo "PYTHON is '$(PYTHON)', which is no Python that runs; name another, or leave PYTHON out." >&2; exit 1; \
+	fi; \
+	if [ -e .venv/created ]; then \
+		made=$$($(BIN)/python -c "$$identity" 2>/dev/null) || made='one that is gone'; \
+		if [ "$$asked" != "$$made" ]; then \
+			echo "PYTHON is '$(PYTHON)' ($$asked), and .venv was made with another ($$made): make clean first, or leave PYTHON out." >&2; exit 1; \
+		fi; \
+	fi
+endif

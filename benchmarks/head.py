@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,9 @@ from fcnedge.runtime.preprocessing import fit_frame
 
 Scores = NDArray[np.float32]
 Mask = NDArray[np.uint8]
+
+# RuntimeError: zipfile's word for an encrypted member; MemoryError: a header that promises too much.
+_DAMAGE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,12 @@ def compare_heads(scores: Sequence[NDArray[np.floating]], stride: int, repeats: 
 
     scores: arrays (C, h, w) or (1, C, h, w), float32 or float16; the masks are (h * stride, w * stride).
     stride: even, network-input pixels per grid point; the deconvolution has kernel 2 * stride and pads stride / 2.
+    repeats: timings of each picture, 1 or more. Raises UserError for anything else.
     """
     if not scores:
         raise UserError("there are no scores to compare on; give at least one (C, h, w) array")
+    if repeats < 1:
+        raise UserError(f"each picture would be timed {repeats} times; take 1 repeat or more.")
     pictures = [np.ascontiguousarray(array.reshape(array.shape[-3:]), np.float32) for array in scores]
     dense_heads = {classes: dense_head(classes, stride) for classes in {len(picture) for picture in pictures}}
     sparse = BilinearHead(HeadGeometry(stride))
@@ -85,8 +94,10 @@ def dense_head(classes: int, stride: int) -> Callable[[Scores], Mask]:
         from onnx import TensorProto, helper, numpy_helper
     except ImportError as error:
         raise missing_package(error.name or "onnxruntime", extra="build") from error
-    if stride % 2:
-        raise UserError(f"stride is {stride}; the dense head has pads of stride / 2 and needs an even stride")
+    if stride < 2 or stride % 2:
+        raise UserError(
+            f"stride is {stride}; the dense head has pads of stride / 2 and needs an even stride, 2 or more"
+        )
     tent = 1 - np.abs(np.arange(2 * stride) - (stride - 0.5)) / stride
     kernel = np.zeros((classes, classes, 2 * stride, 2 * stride), np.float32)
     kernel[np.arange(classes), np.arange(classes)] = np.outer(tent, tent)
@@ -170,7 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: HeadOptions) -> None:
+    for name, value in (("--pictures", options.pictures), ("--repeats", options.repeats)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; it must be 1 or more.")
     stride = options.stride
+    if stride < 2 or stride % 2:
+        raise UserError(f"--stride is {stride}; it must be even, and 2 or more.")
     if options.bundle is not None:
         if options.data is None:
             raise UserError("--bundle needs --data, the folder whose pictures it scores.")
@@ -199,18 +215,29 @@ def real_scores(bundle: Path, data: Path, split: str, pictures: int) -> tuple[li
 
 
 def read_scores(path: Path) -> list[Scores]:
-    """The pictures of all arrays in an .npz file, (C, h, w) each."""
+    """The pictures of all arrays in an .npz file, (C, h, w) float32 or float16 each.
+
+    Raises UserError for another kind of file, a damaged one, and arrays of another shape or dtype.
+    """
+    arrays = _read_npz(path)
+    for name, array in arrays.items():
+        if array.ndim not in (3, 4) or 0 in array.shape or array.dtype not in (np.float32, np.float16):
+            raise UserError(
+                f"{path} holds {name}, {array.dtype} of shape {array.shape}; expected float32 or float16 (C, h, w) or "
+                "(N, C, h, w): save the network's scores as they are."
+            )
+    return [picture for array in arrays.values() for picture in (array if array.ndim == 4 else [array])]
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path) as archive:
-            arrays = [archive[name] for name in archive.files]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable .npz of scores: {error}") from error
-    flat = [picture for array in arrays for picture in (array if array.ndim == 4 else [array])]
-    if not all(picture.ndim == 3 for picture in flat):
-        raise UserError(
-            f"{path} holds arrays of shapes {[a.shape for a in arrays]}; expected (C, h, w) or (N, C, h, w)"
-        )
-    return flat
+        with path.open("rb") as file:  # np.load(path) leaves a damaged one open
+            archive = np.load(file)
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                return {name: np.asarray(archive[name]) for name in archive.files}  # a stray file comes as bytes
+    except _DAMAGE as error:
+        raise UserError(f"{path} is not a readable .npz of scores: {error}; save it again with np.savez.") from error
+    raise UserError(f"{path} is a single array, not an .npz of scores; save it with np.savez.")
 
 
 def _neighbours(pixel: NDArray[np.intp], stride: int, grid: int) -> list[tuple[NDArray[np.intp], NDArray[np.float64]]]:

@@ -1,7 +1,8 @@
 """Write the numbers of README and model card from the committed result files, so that none is typed by hand.
 
-benchmarks/results/sizes.json, head.json and build-fcn8s-vgg16.json come from `benchmarks/sizes.py --json`,
-`benchmarks/head.py --json` and `fcn-build model fcn8s-vgg16 --size 512x512 --json`.
+benchmarks/results/sizes.json, accuracy.json, head.json and build-fcn8s-vgg16.json come from `benchmarks/sizes.py --json`,
+`fcn-bench accuracy --backend onnxruntime,openvino --json`, `benchmarks/head.py --json` and
+`fcn-build model fcn8s-vgg16 --size 512x512 --json`.
 """
 
 from __future__ import annotations
@@ -57,14 +58,15 @@ def numbers() -> str:
             "|---|---|---|---|---|",
             *rows,
             "",
+            *_precisions(),
             f"mIoU-7 is the mean over {subset}: the classes with enough pixels in the {sizes['rows'][0]['pictures']} "
             "pictures used, a subset of VOC2012 val with SBD masks. The machine was shared: compare rows with each "
             "other.",
             "",
             f"The head, class scores to a mask of class ids on {head['pictures']} of these pictures: "
             f"**{head['ratio']:.0f}x faster** than dense deconvolution in ONNX Runtime and NumPy argmax "
-            f"({head['sparse_ms']:.1f} against {head['dense_ms']:.0f} ms, one thread), {head['unequal_pixels']} pixels "
-            "unequal.",
+            f"({head['sparse_ms']:.1f} against {head['dense_ms']:.0f} ms, one thread), pixels that "
+            f"differ: {head['unequal_pixels']}.",
             f"Building the full FCN-8s on VGG16 ({build['weights_bytes'] / 1e6:.0f} MB of weights) at {build['size']} "
             f"took {sum(build['seconds'].values()):.0f} s and {build['peak_rss_bytes'] / 1e9:.2f} GB of memory, and "
             f"{build['agreement']['pixels_unequal']} of {build['agreement']['pixels_compared']:,} compared labels "
@@ -73,6 +75,24 @@ def numbers() -> str:
             "",
         ]
     )
+
+
+def _precisions() -> list[str]:
+    """The table of precisions and backends, as Markdown lines."""
+    accuracy = _read("accuracy.json")
+    rows = [
+        f"| {row['precision']} | {row['backend']} | {row['graph_bytes'] / 1e6:.1f} | {100 * row['miou_subset']:.2f} "
+        f"| {row['drop_points']:.2f} | {100 * row['labels_equal']:.2f} | {row['p50_ms']:.0f} |"
+        for row in accuracy["rows"]
+    ]
+    return [
+        f"Every precision at {accuracy['size']}; ONNX Runtime has no fast FP16 or INT8 of this kind on a CPU:",
+        "",
+        "| precision | backend | graph MB | mIoU-7 % | drop, points | labels as in the first row % | ms per frame |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def card_numbers() -> str:

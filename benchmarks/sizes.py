@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import sys
@@ -15,6 +16,7 @@ from fcnedge.benchmarks.accuracy import Accuracy, AccuracyOptions, measure_accur
 from fcnedge.build_engine.build import build_bundle
 from fcnedge.build_engine.model_source import ModelSource, resolve_source
 from fcnedge.build_engine.models.names import check_size
+from fcnedge.calibration.ranges import replace_file
 from fcnedge.calibration.voc import read_voc
 from fcnedge.runtime.command import Parser, run_command, table, write_json
 from fcnedge.runtime.errors import UserError, missing_package
@@ -79,22 +81,26 @@ def _sources(options: SizesOptions) -> list[ModelSource]:
 
 
 def draw_sizes(result: SizesResult, path: Path) -> None:
-    """Plot mIoU against milliseconds per frame as a PNG. Raises UserError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_package("matplotlib", extra="train") from error
+    """Plot mIoU against milliseconds per frame as a PNG, creating its folder.
+
+    Raises UserError without matplotlib, and when `path` cannot be written.
+    """
+    _check_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for row in result.rows:
         axes.scatter(row.p50_ms, 100 * row.miou_subset, color="tab:blue")
         axes.annotate(row.size, (row.p50_ms, 100 * row.miou_subset), xytext=(5, 4), textcoords="offset points", size=8)
     axes.set_xlabel(f"ms per frame, {result.threads} CPU threads, camera frame to mask")
-    axes.set_ylabel(f"mIoU-{len(result.rows[0].subset)} %")
+    axes.set_ylabel(_mean_title(result))
     axes.margins(0.15)
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)  # points above the grid
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    replace_file(path, picture.getvalue())
 
 
 def build_parser() -> Parser:
@@ -111,13 +117,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: SizesOptions) -> None:
+    _check(options)
     result = measure_sizes(options)
+    rows = [(row.size, 100 * row.miou_subset, 100 * row.miou, row.p50_ms) for row in result.rows]
+    print(table(rows, ("size", _mean_title(result), "mIoU %", "ms per frame")), flush=True)  # before what may fail
     if options.json is not None:
         write_json(result, options.json)
     if options.picture is not None:
         draw_sizes(result, options.picture)
-    rows = [(row.size, 100 * row.miou_subset, 100 * row.miou, row.p50_ms) for row in result.rows]
-    print(table(rows, ("size", "mIoU-7 %", "mIoU %", "ms per frame")))
+
+
+def _check(options: SizesOptions) -> None:
+    """Raise UserError for what would else fail when hours of measuring are over."""
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads is {options.threads}; it must be 1 or more.")
+    for flag, path in (("--json", options.json), ("--picture", options.picture)):
+        if path is not None:
+            _check_writable(flag, path)
+    if options.picture is not None:
+        _check_matplotlib()
+
+
+def _check_writable(flag: str, path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; choose the name of a file for {flag}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place for {flag}.") from error
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path.parent} cannot be written to; choose another place for {flag}.")
+
+
+def _check_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise missing_package("matplotlib", extra="train") from error
+
+
+def _mean_title(result: SizesResult) -> str:
+    return f"mIoU-{len(result.rows[0].subset)} %"
 
 
 def _row(row: Accuracy) -> str:

@@ -1,4 +1,4 @@
-"""Keras FCN → verified bundle: export, fuse, compare with Keras on real pictures, write."""
+"""Keras FCN → verified bundle: export, fuse, compare with Keras on real pictures, add other precisions, write."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ import platform
 import resource
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
-from fcnedge.runtime import BilinearHead, Bundle, Manifest, open_backend, voc_palette
+import numpy as np
+
+from fcnedge.runtime import Bundle, Manifest, open_backend, voc_palette
 from fcnedge.runtime.command import Progress, write_json
 from fcnedge.runtime.errors import UserError
-from fcnedge.runtime.manifest import HeadSpec, InputSpec
+from fcnedge.runtime.manifest import PRECISIONS, HeadSpec, InputSpec
 from fcnedge.runtime.preprocessing import Preprocessing, fit_frame
 
 from .agreement import MAX_SCORE_DIFFERENCE, Agreement, compare
 from .bundle_writer import check_output, file_specs, publish, staging_folder, write_manifest
 from .fusion import FusionReport
 from .keras_stage import EXPORTED_FILE, KerasResult, run_keras_stage
+from .labelled_accuracy import Accuracy
 from .model_source import ModelSource
+from .precision.variant import VariantReport
+from .typed_stage import PrecisionPlan, RangesUsed, head_of, run_typed_stage
 from .verify_pictures import read_verify_pictures
 
 MODEL_FILE = "model.fp32.onnx"
@@ -42,7 +47,9 @@ class NodeCounts:
 class BuildReport:
     """Everything `fcn-build model` measured; report.json and --json. Seconds per step in the order they ran.
 
-    peak_rss_bytes: largest resident memory of any process of the build; weights_bytes: of the Keras weights in float32.
+    peak_rss_bytes: largest resident memory of any process of the build; weights_bytes: of the Keras weights in float32;
+    fp32_bytes: of the FP32 graph with its weights. ranges, precisions: of the typed graphs, None and empty when only
+    fp32 was asked for; accuracy: None without labelled pictures.
     """
 
     name: str
@@ -53,7 +60,11 @@ class BuildReport:
     nodes: NodeCounts
     fusion: FusionReport
     agreement: Agreement
+    fp32_bytes: int
     peak_rss_bytes: int
+    ranges: RangesUsed | None = None
+    precisions: dict[str, VariantReport] = field(default_factory=dict)
+    accuracy: Accuracy | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -84,12 +95,15 @@ def build_bundle(
     verify: Path | None = None,
     fc_channels: int = 4096,
     force: bool = False,
+    plan: PrecisionPlan | None = None,
 ) -> BuildReport:
     """Build `source` into the bundle folder `output`, and return what was measured.
 
     verify: folder of pictures (or one picture) on which graph and Keras must agree; None takes the demo pictures.
-    The bundle appears by one rename, whole or not at all. Raises UserError when the graph disagrees with Keras, the
-    output is taken (without force), the disk is full, or a package is missing.
+    plan: which precisions to build, from `plan_precisions`; None: fp32 alone.
+    The bundle appears by one rename, whole or not at all. Raises UserError when the graph disagrees with Keras, a
+    precision disagrees with FP32 or loses more than the plan allows, ranges are of another model, the output is taken
+    (without force), the disk is full, or a package is missing.
     """
     check_output(output, force=force)
     steps = _Steps()
@@ -102,6 +116,8 @@ def build_bundle(
         report = _graph_half(source, keras, staging, output, steps)
         if not report.agreement.holds:
             raise UserError(_disagreement(report.agreement))
+        bundle = _staged_bundle(source, keras, report, staging)
+        report = _typed_half(plan or PrecisionPlan(), bundle, [image for _, image in pictures], report, steps)
         _finish(staging, source, keras.preprocessing, report)
         check_output(output, force=force)  # another build may have taken it meanwhile
         publish(staging, output)
@@ -125,7 +141,7 @@ def _graph_half(source: ModelSource, keras: KerasResult, staging: Path, output: 
     steps.start("compare with Keras")
     specs = file_specs(staging, {path.name: "fp32" for path in written})
     manifest = _manifest(source, keras.preprocessing, fusion, specs)
-    head = BilinearHead(manifest.head.geometry) if manifest.head.kind == "bilinear" else None
+    head = head_of(manifest)
     backend = open_backend(Bundle(staging, manifest), "onnxruntime")
     try:
         agreement = compare(backend, head, keras.references)
@@ -141,18 +157,54 @@ def _graph_half(source: ModelSource, keras: KerasResult, staging: Path, output: 
         nodes=NodeCounts(fusion.before.nodes, fusion.after.nodes),
         fusion=fusion,
         agreement=agreement,
+        fp32_bytes=sum(path.stat().st_size for path in written),
         peak_rss_bytes=_peak_rss_bytes(),
         seconds=steps.seconds,
     )
+
+
+def _typed_half(
+    plan: PrecisionPlan, bundle: Bundle, images: list[np.ndarray], report: BuildReport, steps: _Steps
+) -> BuildReport:
+    """Add the plan's other precisions to the staged bundle, and what was measured to the report."""
+    if plan == PrecisionPlan():
+        return report
+    typed = run_typed_stage(plan, bundle, images, bundle.path / _WORK, steps.start)
+    steps.end()
+    return replace(
+        report,
+        ranges=typed.ranges,
+        precisions=typed.precisions,
+        accuracy=typed.accuracy,
+        peak_rss_bytes=_peak_rss_bytes(),
+        seconds=steps.seconds,
+    )
+
+
+def _staged_bundle(source: ModelSource, keras: KerasResult, report: BuildReport, staging: Path) -> Bundle:
+    """The FP32 bundle as it stands before it is written."""
+    specs = file_specs(staging, {path.name: "fp32" for path in sorted(staging.glob(f"{MODEL_FILE}*"))})
+    return Bundle(staging, _manifest(source, keras.preprocessing, report.fusion, specs))
 
 
 def _finish(staging: Path, source: ModelSource, preprocessing: Preprocessing, report: BuildReport) -> None:
     """Leave only the bundle's own files in `staging` and describe them in model.json."""
     shutil.rmtree(staging / _WORK)
     write_json(report, staging / REPORT_FILE)
-    names = {path.name: "fp32" for path in staging.iterdir() if path.name != REPORT_FILE}
-    specs = file_specs(staging, {**dict(sorted(names.items())), REPORT_FILE: None})
+    names = sorted((path.name for path in staging.iterdir()), key=_place_in_manifest)
+    specs = file_specs(staging, {name: _precision_of(name) for name in names})
     write_manifest(staging, _manifest(source, preprocessing, report.fusion, specs))
+
+
+def _precision_of(name: str) -> str | None:
+    """`int8` of `model.int8.onnx` and `model.int8.onnx.data`; None of other files."""
+    return name.split(".")[1] if name.startswith("model.") else None
+
+
+def _place_in_manifest(name: str) -> tuple[int, str]:
+    """Graphs first, most exact first."""
+    precision = _precision_of(name)
+    return (len(PRECISIONS) if precision is None else PRECISIONS.index(precision), name)
 
 
 def _manifest(source: ModelSource, preprocessing: Preprocessing, fusion: FusionReport, specs: dict) -> Manifest:

@@ -12,17 +12,23 @@ from pathlib import Path
 
 from fcnedge.runtime import Bundle, Manifest
 from fcnedge.runtime.bundle import MANIFEST_NAME, sha256_of
-from fcnedge.runtime.errors import UserError
-from fcnedge.runtime.manifest import FileSpec
+from fcnedge.runtime.errors import BundleError, UserError
+from fcnedge.runtime.manifest import MAX_JSON_BYTES, FileSpec
+
+_ENGINES = "engines"
 
 
 def check_output(output: Path, *, force: bool) -> None:
-    """Raise UserError, before hours of work, if `output` is taken or cannot be written."""
+    """Raise UserError, before hours of work, if `output` is taken or cannot be written.
+
+    force: a bundle that is there may be replaced, with all engines in it (they fit its graph and no other). What is no
+    bundle, and a bundle that holds any other file than those it lists, is refused even so.
+    """
     with disk_errors(output):
-        if output.exists() and not (output / MANIFEST_NAME).is_file():
-            raise UserError(f"{output} exists and is not a bundle; choose another name for -o.")
-        if output.exists() and not force:
-            raise UserError(f"{output} exists already; add --force to replace it.")
+        if output.exists():
+            _check_replaceable(output, output)
+            if not force:
+                raise UserError(f"{output} exists already; add --force to replace it.")
         parent = _existing(output.resolve().parent)
     if not parent.is_dir():
         raise UserError(f"{parent} is a file, so no bundle can lie in it; choose another place for -o.")
@@ -79,10 +85,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
 
 
 def publish(folder: Path, output: Path) -> None:
-    """Rename `folder` to `output`; an older bundle there is moved aside first and deleted last."""
+    """Rename `folder` to `output`; an older bundle there is moved aside first and deleted last, with its engines.
+
+    Raises UserError, as check_output does, when something else than a bundle is there.
+    """
     with disk_errors(output):
         target, old = output.resolve(), None  # of a link, what it points to is replaced
         if target.exists():
+            _check_replaceable(target, output)
             old = target.with_name(f".{target.name}.old.{os.getpid()}")
             target.rename(old)
         try:
@@ -94,6 +104,41 @@ def publish(folder: Path, output: Path) -> None:
             raise
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path, output: Path) -> None:
+    """Raise UserError unless `folder` can be made again: a bundle of listed files and engines. output: as asked for."""
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise UserError(f"{output} exists and is not a bundle; choose another name for -o.")
+    try:
+        with path.open("rb") as file:
+            listed = Manifest.parse(file.read(MAX_JSON_BYTES + 1)).files
+    except BundleError:  # TensorFlow.js, for one, calls a file of its own model.json
+        raise UserError(
+            f"{output} exists and its {MANIFEST_NAME} is not one that this fcnedge reads; choose another name for -o, "
+            "or delete the folder yourself."
+        ) from None
+    extra = next((name for name in _names_in(folder) if name != MANIFEST_NAME and name not in listed), None)
+    if extra is not None:
+        raise UserError(
+            f"{output} holds {extra}, which is not part of the bundle; move it elsewhere, or choose another name for "
+            "-o."
+        )
+
+
+def _names_in(folder: Path) -> Iterator[str]:
+    """Everything below `folder` but folders and what lies in engines/, sorted: names relative to it, with slashes."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        if Path(place) == folder and _ENGINES in folders:
+            folders.remove(_ENGINES)  # os.walk goes into what is left, in its order
+        folders.sort()
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        yield from sorted((Path(place) / name).relative_to(folder).as_posix() for name in [*files, *links])
 
 
 def _existing(path: Path) -> Path:

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fcnedge.runtime.command import Parser, run_command, table, write_json
+from fcnedge.calibration.sensitivity_cli import SensitivityOptions
+from fcnedge.runtime.command import Parser, jsonable, run_command, table, write_json
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.manifest import FITS
 from fcnedge.runtime.options import add_options, option, read_options
@@ -17,6 +18,9 @@ from fcnedge.runtime.options import add_options, option, read_options
 from .engines.command import EngineOptions
 from .engines.command import run as _engine
 from .models.names import ARCHITECTURES, check_size
+
+if TYPE_CHECKING:
+    from .build import BuildReport
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,19 @@ class ModelOptions:
     verify: Path | None = option(
         "pictures on which the bundle must agree with Keras; default: the demo photographs", None, metavar="DIR"
     )
-    force: bool = option("replace a bundle that is there already", False)
+    precision: str = option("graphs to write: fp32, fp16 and int8 with commas; fp32 always is", "fp32")
+    ranges: Path | None = option(
+        "activation ranges for fp16 and int8, from fcn-calibrate; default: the shipped model's own",
+        None,
+        metavar="FILE",
+    )
+    exclude: str | None = option("convolutions that int8 leaves in float, with commas", None, metavar="LAYERS")
+    data: Path | None = option("folder in VOC layout to measure each precision's mIoU on", None, metavar="VOC")
+    split: str = option("list of labelled pictures, ImageSets/Segmentation/NAME.txt", "val")
+    max_drop: float | None = option(
+        "most points of mIoU that a precision may lose; int8 first leaves layers in float", None, metavar="POINTS"
+    )
+    force: bool = option("replace a bundle that is there already, and the engines in it", False)
     dry_run: bool = option("check the options and say what would be built", False)
     json: Path | None = option("write the result as JSON", None, metavar="FILE")
 
@@ -121,6 +137,7 @@ def _naming_extras(run: Callable[[Any], None], options: Any) -> None:
 def _model(options: ModelOptions) -> None:
     from .bundle_writer import check_output
     from .model_source import resolve_source
+    from .typed_stage import plan_precisions
     from .verify_pictures import read_verify_pictures
 
     source = resolve_source(
@@ -128,22 +145,40 @@ def _model(options: ModelOptions) -> None:
     )
     check_size(source.size)
     _check_positive("--fc-channels", options.fc_channels)
+    plan = plan_precisions(
+        source,
+        options.precision,
+        ranges=options.ranges,
+        exclude=options.exclude,
+        data=options.data,
+        split=options.split,
+        max_drop=options.max_drop,
+    )
     if options.dry_run:
         check_output(options.output, force=options.force)
         read_verify_pictures(options.verify)
         weights = source.weights.name if source.weights else "random weights"
         size = f"{source.size[1]}x{source.size[0]}"
-        print(f"would build {source.arch} ({weights}, {len(source.classes)} classes, {size}) into {options.output}")
+        also = f" as {', '.join(plan.precisions)}" if len(plan.precisions) > 1 else ""
+        print(
+            f"would build {source.arch} ({weights}, {len(source.classes)} classes, {size}){also} into {options.output}"
+        )
         return
     from .build import build_bundle
 
     report = build_bundle(
-        source, options.output, verify=options.verify, fc_channels=options.fc_channels, force=options.force
+        source, options.output, verify=options.verify, fc_channels=options.fc_channels, force=options.force, plan=plan
     )
     if options.json is not None:
         write_json(report, options.json)
     if source.weights is None:
         sys.stderr.write("fcn-build model: the weights are random; train them or pass --weights.\n")
+    _print_build(report)
+
+
+def _print_build(report: BuildReport) -> None:
+    from .inspect import precision_table
+
     rules = report.fusion.rules.items()
     print(table(((name, rule.applied, len(rule.refused)) for name, rule in rules), ("fusion", "applied", "refused")))
     before, after = report.fusion.before, report.fusion.after
@@ -158,6 +193,8 @@ def _model(options: ModelOptions) -> None:
         f"{agreement.relative_score_diff:.1e} of their range, {100 * agreement.labels_equal:.4f}% of "
         f"{agreement.pixels_compared:,} labels equal"
     )
+    if report.precisions or report.accuracy:
+        print(precision_table(jsonable(report)))
     print(
         f"{report.output}: {report.name} at {report.size}, built with {report.peak_rss_bytes / 1e6:,.0f} MB of memory"
     )
@@ -177,6 +214,12 @@ def _train(options: TrainOptions) -> None:
     if options.json is not None:
         write_json(result, options.json)
     print(f"trained {plan.source.arch} on {plan.images} pictures: {result.weights}, curve {result.picture}")
+
+
+def _sensitivity(options: SensitivityOptions) -> None:
+    from .precision.sensitivity_command import run
+
+    run(options)
 
 
 def _inspect(options: InspectOptions) -> None:
@@ -200,6 +243,7 @@ def _doctor(options: DoctorOptions) -> None:
 _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
     "model": (ModelOptions, _model, "build a bundle from a shipped model or an architecture"),
     "engine": (EngineOptions, _engine, "compile a bundle's graph with TensorRT or TensorRT-RTX"),
+    "sensitivity": (SensitivityOptions, _sensitivity, "measure what each layer in INT8 costs in accuracy"),
     "train": (TrainOptions, _train, "fine-tune a model on pictures in VOC layout"),
     "inspect": (InspectOptions, _inspect, "show what a bundle holds and how it was verified"),
     "doctor": (DoctorOptions, _doctor, "show what is installed, which backends work, and what would fix the others"),

@@ -10,6 +10,8 @@ from typing import Any
 from fcnedge.runtime import Bundle
 from fcnedge.runtime.command import table
 
+_SHOWN_LAYERS = 3
+
 
 @dataclass(frozen=True)
 class BundleFile:
@@ -58,6 +60,8 @@ class BundleDescription:
         parts = []
         if isinstance(agreement, dict):
             parts.append(table([(key, value) for key, value in agreement.items()], ("agreement with Keras", "")))
+        if self.report.get("precisions") or self.report.get("accuracy"):
+            parts += [precision_table(self.report), *_float_layers(self.report)]
         if isinstance(fusion, dict) and isinstance(fusion.get("rules"), dict):
             rules = fusion["rules"].items()
             parts.append(table([(name, rule["applied"]) for name, rule in rules], ("fusion", "applied")))
@@ -65,6 +69,55 @@ class BundleDescription:
             if refused:
                 parts.append(table(refused, ("refused by", "at", "because")))
         return parts
+
+
+def precision_table(report: dict[str, Any]) -> str:
+    """A line per precision, from report.json's data: size, agreement with FP32, and mIoU where it was measured."""
+    accuracy = report.get("accuracy") or {}
+    miou, drop = accuracy.get("miou", {}), accuracy.get("drop_points", {})
+    rows = [("fp32", report["fp32_bytes"] / 1e6, "", "", "", *_measured(miou.get("fp32")), "")]
+    for name, each in report["precisions"].items():
+        share, equal = f"{each['share_of_fp32']:.1%}", f"{each['labels_equal']:.2%}"
+        sqnr = "" if each["score_sqnr_db"] is None else f"{each['score_sqnr_db']:.1f}"
+        rows.append(
+            (name, each["bytes"] / 1e6, share, equal, sqnr, *_measured(miou.get(name)), *_measured(drop.get(name), 1))
+        )
+    header = ("precision", "MB", "of fp32", "labels equal", "SQNR dB", "mIoU %", "drop")
+    columns = len(header) if accuracy else header.index("mIoU %")
+    lines = [table([row[:columns] for row in rows], header[:columns])]
+    ranges = report.get("ranges")
+    if ranges:
+        lines.append(f"ranges: {ranges['origin']}, {ranges['method']} of {ranges['images']} pictures")
+    if accuracy:
+        lines.append(
+            f"mIoU: {accuracy['split']}, {accuracy['pictures']} pictures at their own size, all classes that occur"
+        )
+    if accuracy.get("exceptions"):
+        lines.append(f"left in float to hold --max-drop {accuracy['max_drop']:g}: {', '.join(accuracy['exceptions'])}")
+    return "\n".join(lines)
+
+
+def _measured(value: float | None, factor: int = 100) -> tuple[str]:
+    return ("" if value is None else f"{factor * value:.2f}",)
+
+
+def _float_layers(report: dict[str, Any]) -> list[str]:
+    """Tables of the layers that a precision leaves in float, one line per reason."""
+    parts = []
+    for name, each in report["precisions"].items():
+        for kind, title in (("float_layers", f"not in {name}"), ("float32_layers", f"{name}: in float32")):
+            nodes: dict[str, list[str]] = {}
+            for layer in each[kind]:
+                nodes.setdefault(layer["reason"], []).append(layer["node"])
+            if nodes:
+                rows = [(_named(layers), reason) for reason, layers in nodes.items()]
+                parts.append(table(rows, (title, "because")))
+    return parts
+
+
+def _named(layers: list[str]) -> str:
+    more = len(layers) - _SHOWN_LAYERS
+    return ", ".join(layers[:_SHOWN_LAYERS]) + (f" and {more} more" if more > 0 else "")
 
 
 def describe_bundle(path: Path) -> BundleDescription:

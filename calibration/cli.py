@@ -15,6 +15,8 @@ from fcnedge.runtime.command import Parser, run_command, table, write_json
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.options import add_options, option, read_options
 
+from .sensitivity_cli import SensitivityOptions
+from .sensitivity_cli import run as _sensitivity
 from .thresholds import DEFAULT_PERCENTILE, METHODS
 
 STATE_SUFFIX = ".partial.npz"
@@ -38,7 +40,8 @@ class RangesOptions:
     tensorrt: int = option("release that the cache is for: 8502 is 8.5.2, 100300 is 10.3.0", 8502)
     keep: bool = option(f"keep the histograms (FILE{STATE_SUFFIX}): another --method then needs no pictures", False)
     threads: int | None = option("CPU threads; default: one per core", None)
-    force: bool = option("replace the output, and start again whatever was collected", False)
+    force: bool = option("replace the output", False)
+    restart: bool = option("forget what an earlier run collected and collect it again", False)
     dry_run: bool = option("check options, bundle and pictures, collect nothing", False)
     json: Path | None = option("write the result as JSON", None, metavar="FILE")
 
@@ -93,7 +96,7 @@ def _ranges(options: RangesOptions) -> None:
         print(f"would collect {options.bundle}'s ranges on {len(pictures.paths)} pictures into {options.output}")
         return
     started, state = perf_counter(), options.output.with_name(options.output.name + STATE_SUFFIX)
-    collected = collect_histograms(bundle, pictures, state=state, restart=options.force, threads=options.threads)
+    collected = collect_histograms(bundle, pictures, state=state, restart=options.restart, threads=options.threads)
     seconds = perf_counter() - started
     ranges = collected.ranges(options.method, options.percentile)
     cache = None if options.cache is None else write_cache(ranges.tensors, options.tensorrt)
@@ -156,6 +159,7 @@ def _peak_rss_bytes() -> int:
 
 _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
     "ranges": (RangesOptions, _ranges, "collect activation ranges on pictures"),
+    "sensitivity": (SensitivityOptions, _sensitivity, "measure what each layer in INT8 costs in accuracy"),
 }
 
 

@@ -23,7 +23,7 @@ from .activations import ActivationGraph
 from .collected import Collected, Identity
 from .histogram import Histogram
 from .pictures import PictureList
-from .ranges import Ranges
+from .ranges import Ranges, printable_name
 from .thresholds import DEFAULT_PERCENTILE
 
 MAX_SKIPPED_SHARE = 0.01
@@ -77,7 +77,7 @@ def collect_histograms(
                 collected.save(state)
     except KeyboardInterrupt:
         progress.close()
-        _keep(collected, state)
+        _keep(collected, state, restart)
         raise
     finally:
         progress.close()
@@ -101,7 +101,7 @@ def _with_next_picture(
     try:
         frame = read_picture(path)
     except SourceError as error:
-        skipped = (*collected.skipped, name)
+        skipped = (*collected.skipped, printable_name(name))
         _log.warning("skipped: %s", error)
         _check_skipped(skipped, pictures)
         return Collected(collected.identity, collected.visited + 1, skipped, collected.histograms)
@@ -127,8 +127,9 @@ def _check_skipped(skipped: tuple[str, ...], pictures: PictureList) -> None:
         )
 
 
-def _keep(collected: Collected, state: Path | None) -> None:
+def _keep(collected: Collected, state: Path | None, restart: bool) -> None:
     if state is None or not collected.visited:
         return
     collected.save(state)
-    _log.warning("%d pictures are kept in %s; the same command goes on from there.", collected.visited, state)
+    command = "the same command without --restart" if restart else "the same command"
+    _log.warning("%d pictures are kept in %s; %s goes on from there.", collected.visited, state, command)

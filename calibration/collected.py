@@ -107,7 +107,7 @@ class Collected:
                 raise ValueError(f"arrays of {shapes}")
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
-                f"{path} is no collection of ranges that can be continued ({error}); delete it, or add --force to "
+                f"{path} is no collection of ranges that can be continued ({error}); delete it, or add --restart to "
                 "start again."
             ) from None
         _check_belongs(path, known, belongs_to, identity.hashes(), visited)
@@ -124,7 +124,7 @@ def _check_belongs(path: Path, known: bool, got: dict[str, str], expected: dict[
     if differ:
         raise UserError(
             f"{path} holds {visited} pictures' ranges that belong to another {' and '.join(differ)}; delete it, or add "
-            "--force to start again."
+            "--restart to start again."
         )
 
 

@@ -23,6 +23,7 @@ FORMAT_VERSION = 1
 MAX_JSON_BYTES = 32 << 20
 _LARGEST = 3.4028234663852886e38  # of float32
 _MOST_PICTURES = 10**9
+_MAX_LABEL = 500
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _AGAIN = "collect the ranges again with fcn-calibrate ranges"
 
@@ -45,8 +46,9 @@ class Ranges:
     """The whole of ranges.json.
 
     percentile: None unless method is "percentile"; images: pictures that were counted; skipped: names of those that
-    could not be read; list_sha256: of names and file sizes of all chosen pictures; preprocessing_sha256: of input size,
-    fit, mean, scale and channel order; tensors: by the graph's own name of each float activation.
+    could not be read, as printable_name gives them; list_sha256: of names and file sizes of all chosen pictures;
+    preprocessing_sha256: of input size, fit, mean, scale and channel order; tensors: by the graph's own name of each
+    float activation.
     """
 
     method: str
@@ -115,6 +117,16 @@ def read_ranges(path: Path) -> Ranges:
     return Ranges.parse(text, str(path))
 
 
+def printable_name(name: str) -> str:
+    """A file's name as ranges.json can hold it: what does not print, or is not UTF-8, escaped as Python does it.
+
+    At most 500 characters: the middle of a longer name is left out.
+    """
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
+    half = _MAX_LABEL // 2
+    return text if len(text) <= _MAX_LABEL else f"{text[: half - 1]}…{text[-half:]}"
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Write `data` to a hidden file beside `path` and rename it: whole or not at all. Raises UserError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -171,7 +183,7 @@ class _Fields:
     def text(self, field: str) -> str:
         value = self.data.get(field)
         if not isinstance(value, str) or not _is_label(value):
-            raise self.refuse(field, "a printable text of 1 to 500 characters")
+            raise self.refuse(field, f"a printable text of 1 to {_MAX_LABEL} characters")
         return value
 
     def texts(self, field: str) -> tuple[str, ...]:
@@ -218,7 +230,7 @@ def _versions(fields: _Fields) -> dict[str, str]:
 
 
 def _is_label(text: str) -> bool:
-    return 1 <= len(text) <= 500 and text.isprintable()
+    return 1 <= len(text) <= _MAX_LABEL and text.isprintable()
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

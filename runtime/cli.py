@@ -23,6 +23,7 @@ from .overlay import blend, class_shares, legend
 from .segmenter import Segmentation, Segmenter
 from .sinks import Sink, open_sink
 from .sources import Frame, Source, open_source
+from .stage_times import StageClock, StageTimes
 
 _log = logging.getLogger(__name__)
 
@@ -43,15 +44,6 @@ class RunOptions:
     no_legend: bool = option("leave the legend off the overlays", False)
     frames: int | None = option("stop after this many frames", None)
     json: Path | None = option("write the result as JSON", None, metavar="FILE")
-
-
-@dataclass(frozen=True)
-class StageTimes:
-    """Milliseconds of one stage over all frames but the first, which warms up."""
-
-    p50_ms: float
-    p90_ms: float
-    max_ms: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: RunOptions) -> RunResult:
-    """Segment every frame of the source and write it to the sink. Raises UserError in one sentence."""
+    """Segment every frame of the source and write it to the sink. Raises UserError in one sentence.
+
+    A live source has no end of its own: Ctrl-C or SIGTERM is its end, and no error.
+    """
     _check(options)
     with (
         Segmenter(options.model, options.backend, options.precision, options.threads) as segmenter,
@@ -99,11 +94,12 @@ def run(options: RunOptions) -> RunResult:
     ):
         loop = _Loop(segmenter, sink, options)
         started = perf_counter_ns()
-        for frame in source if source.is_video else _pictures(source):
-            loop.step(frame)
-            progress(f"{frame.name}: {loop.last.total_ms:.1f} ms", sink.written, source.length)
-            if options.frames is not None and sink.written >= options.frames:
-                break
+        with contextlib.suppress(KeyboardInterrupt) if source.live else contextlib.nullcontext():
+            for frame in source if source.is_video else _pictures(source):
+                loop.step(frame)
+                progress(f"{frame.name}: {loop.last.total_ms:.1f} ms", sink.written, source.length)
+                if options.frames is not None and sink.written >= options.frames:
+                    break
         seconds = (perf_counter_ns() - started) / 1e9
         sink.close()
         return loop.result(source, seconds)
@@ -149,7 +145,7 @@ class _Loop:
 
     def __init__(self, segmenter: Segmenter, sink: Sink, options: RunOptions):
         self._segmenter, self._sink, self._options = segmenter, sink, options
-        self._times: dict[str, list[float]] = {name: [] for name in ("preprocess", "infer", "head", "overlay", "total")}
+        self._clock = StageClock(("preprocess", "infer", "head", "overlay", "total"))
         self._pixels = np.zeros(256, np.int64)
         self.last: Segmentation
 
@@ -162,11 +158,11 @@ class _Loop:
             shares = {class_id: share for class_id, share in class_shares(mask).items() if class_id}
             overlay = legend(overlay, shares, self._segmenter.classes, self._segmenter.palette)
         drawn = (perf_counter_ns() - started) / 1e6
-        self._sink.write(frame, mask, overlay)
+        last = self.last
+        # Before the frame is written: an interrupt may come between any two lines, and what is written has its times.
+        self._clock.add((last.preprocess_ms, last.infer_ms, last.head_ms, drawn, last.total_ms + drawn))
         self._pixels += np.bincount(mask.ravel(), minlength=256)
-        stages = (self.last.preprocess_ms, self.last.infer_ms, self.last.head_ms, drawn, self.last.total_ms + drawn)
-        for times, value in zip(self._times.values(), stages, strict=True):
-            times.append(value)
+        self._sink.write(frame, mask, overlay)
 
     def result(self, source: Source, seconds: float) -> RunResult:
         share = self._pixels / max(1, self._pixels.sum())
@@ -179,17 +175,12 @@ class _Loop:
             frames=self._sink.written,
             skipped_files=source.skipped,
             frames_per_second=self._sink.written / seconds if seconds else 0.0,
-            stages={name: _stage(times) for name, times in self._times.items() if times},
+            stages=self._clock.summary(),
             classes={
                 name: float(share[class_id]) for class_id, name in enumerate(self._segmenter.classes) if share[class_id]
             },
             warning=source.warning,
         )
-
-
-def _stage(times: list[float]) -> StageTimes:
-    settled = np.array(times[1:] or times)
-    return StageTimes(float(np.median(settled)), float(np.percentile(settled, 90)), float(settled.max()))
 
 
 def _check(options: RunOptions) -> None:

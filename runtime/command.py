@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import errno
 import io
 import json
 import logging
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from .errors import UserError
 
 EXIT_DONE, EXIT_BUG, EXIT_USER_ERROR = 0, 1, 2
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+"""128 and the number of the signal, SIGINT or SIGTERM, as shells count."""
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _CLEAR_LINE = "\r\x1b[K"
+_PATH_ERRORS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSPC, errno.EDQUOT}
+)
+"""What a path or its disk can be to blame for, wherever it shows: before Python 3.14 even Path.is_dir raises some."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,24 +45,60 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(run: Callable[[], None], name: str) -> int:
-    """Call `run`; a UserError becomes one line and exit 2, Ctrl-C exit 130. Any other exception is a bug: traceback."""
+    """Call `run`; give the exit code: 0, 2 after one line for a UserError, 130 after Ctrl-C, 143 after SIGTERM.
+
+    A path that is forbidden, too long, or on a full disk is a user's error too. Any other exception is a bug and goes
+    on, for Python to show its traceback. SIGTERM unwinds `run` as Ctrl-C does, so that outputs are finished.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is no error
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _start_logging(name)
-        run()
-        sys.stdout.flush()  # a reader that went away shows here, not while Python ends
+        with _sigterm_unwinds():
+            run()
+            sys.stdout.flush()  # a reader that went away shows here, not while Python ends
     except UserError as error:
         sys.stderr.write(f"{name}: {_one_line(error)}\n")
         return EXIT_USER_ERROR
+    except Terminated:
+        sys.stderr.write(f"{name}: terminated.\n")
+        return EXIT_TERMINATED
     except KeyboardInterrupt:
         sys.stderr.write(f"{name}: interrupted.\n")
-        return 130
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`fcn-build inspect … | head`): not an error, nothing left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
+    except OSError as error:
+        if error.errno not in _PATH_ERRORS or not isinstance(error.filename, str | bytes):
+            raise
+        path = os.fsdecode(error.filename)
+        sys.stderr.write(f"{name}: {_one_line(f'{path} cannot be used ({error.strerror}); choose another path.')}\n")
+        return EXIT_USER_ERROR
     return EXIT_DONE
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM (kill, systemctl stop, docker stop): whoever is ready for Ctrl-C is ready for it."""
+
+
+@contextlib.contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """While the block runs SIGTERM raises Terminated; not where it is ignored, nor outside the main thread."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
 
 
 def _start_logging(name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def parse_sidecar(text: str | bytes, name: str) -> EngineSidecar:
     if len(text) > MAX_JSON_BYTES:
         raise BundleError(f"{name} has {len(text)} bytes, more than any engine needs; compile the engine again.")
     try:
-        data = json.loads(text, object_pairs_hook=_without_duplicates)
+        data = json.loads(text, object_pairs_hook=partial(_without_duplicates, name))
     except (ValueError, RecursionError):
         raise BundleError(f"{name} is not valid JSON; compile the engine again: fcn-build engine.") from None
     root = _Fields(data, name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from .errors import BundleError
@@ -97,7 +98,7 @@ class Manifest:
         if len(text) > MAX_JSON_BYTES:
             raise BundleError(f"model.json has {len(text)} bytes, more than any model needs; it is damaged.")
         try:
-            data = json.loads(text, object_pairs_hook=_without_duplicates)
+            data = json.loads(text, object_pairs_hook=partial(_without_duplicates, "model.json"))
         except (ValueError, RecursionError) as error:
             raise BundleError(f"model.json is not valid JSON ({_first_line(error)}); copy the bundle again.") from None
         root = _Fields(data, "model.json")
@@ -232,12 +233,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two programs may each take another of two equal names; a manifest must say one thing."""
+def _without_duplicates(file: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two programs may each take another of two equal names; a manifest must say one thing. file: its name."""
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
-            raise BundleError(f"model.json: {_shown(name)} occurs twice in one object; the bundle was edited.")
+            raise BundleError(f"{file}: {_shown(name)} occurs twice in one object; the bundle was edited.")
         fields[name] = value
     return fields
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 """FourCC per ending: what OpenCV's wheels bring encoders for; they have none for H.264."""
 
 _FPS_UNKNOWN = 25.0
+_MARKER = ".fcn-run"
+"""File in an output folder that says who wrote masks/ and overlays/, so that the next run may replace them."""
 
 
 class Sink(ABC):
@@ -70,8 +73,8 @@ def open_sink(
     uri: None or `null://` (nothing is written); a folder ("out", "out/": masks/NAME.png with class ids and palette as
     VOC has them, overlays/NAME.jpg); a picture file, for the overlay of one picture; a video file (.mp4, .avi), for
     the overlays; `file://` and any of these. source: where the frames come from; gives the frame rate, and a sink that
-    cannot hold it is refused at once. fps: frame rate of a video file, the source's (or 25) when None.
-    palette: (n, 3) uint8 RGB for masks, VOC's when None.
+    cannot hold it, or would overwrite its files, is refused at once. fps: frame rate of a video file, the source's (or
+    25) when None. palette: (n, 3) uint8 RGB for masks, VOC's when None.
 
     Raises UserError, in one sentence, for what is unknown, does not fit the source or cannot be written.
     """
@@ -86,13 +89,15 @@ def open_sink(
         raise UserError(f"no output was given; fcnedge writes {_SUPPORTED}")
     path = Path(name).expanduser()
     suffix = path.suffix.lower()
-    if path.is_dir() or name.endswith(("/", os.sep)) or not suffix:
-        return FolderSink(text, path, voc_palette() if palette is None else palette)
+    files = source.files if source is not None else ()
+    # Before Python 3.14 Path.is_dir raises where os.path.isdir says no; what is wrong shows on writing.
+    if os.path.isdir(path) or name.endswith(("/", os.sep)) or not suffix:  # noqa: PTH112
+        return FolderSink(text, path, voc_palette() if palette is None else palette, files)
     if suffix in VIDEO_CODECS:
-        _refuse_overwriting(path, source)
+        _refuse_overwriting(path, files)
         return VideoSink(text, path, fps or (source.fps if source else None) or _FPS_UNKNOWN)
     if suffix in PICTURE_SUFFIXES:
-        _refuse_overwriting(path, source)
+        _refuse_overwriting(path, files)
         if source is not None and source.length != 1:
             raise UserError(f"{text} holds one picture, but {source.uri} gives more; name a folder or a .mp4 file")
         return PictureSink(text, path)
@@ -111,15 +116,22 @@ class NullSink(Sink):
 
 
 class FolderSink(Sink):
-    """masks/NAME.png and overlays/NAME.jpg in a folder. A name that comes twice in a run becomes NAME_2."""
+    """masks/NAME.png and overlays/NAME.jpg in a folder. A name that comes twice in a run becomes NAME_2.
 
-    def __init__(self, uri: str, folder: Path, palette: np.ndarray) -> None:
+    What an earlier run wrote is replaced; a masks/ or overlays/ with files of others, or of the source, is refused.
+    """
+
+    def __init__(self, uri: str, folder: Path, palette: np.ndarray, source_files: Iterable[Path] = ()) -> None:
         super().__init__(uri)
         self._masks, self._overlays = folder / "masks", folder / "overlays"
         self._palette = palette
         self._used: set[str] = set()
-        _make_folder(self._masks)
-        _make_folder(self._overlays)
+        marker = folder / _MARKER
+        for part in (self._masks, self._overlays):
+            _refuse_files_of_others(part, source_files, ours=os.path.exists(marker))  # noqa: PTH110
+        for part in (self._masks, self._overlays):
+            _make_folder(part)
+        _write_atomically(marker, b"fcn-run wrote masks/ and overlays/ here; its next run may replace them.\n")
 
     def write(self, frame: Frame, mask: np.ndarray, overlay: np.ndarray) -> None:
         """Write both pictures. Raises UserError when one cannot be written."""
@@ -156,12 +168,16 @@ class PictureSink(Sink):
 
 
 class VideoSink(Sink):
-    """The overlays as a film, under its final name from the first frame on, so that a film cut short is not lost."""
+    """The overlays as a film, under its final name from the first frame on.
+
+    `close` finishes it, after an error or an interrupt too. Of a process that is killed outright an .avi holds all but
+    the last frames; an .mp4 has its index at the end and is lost.
+    """
 
     def __init__(self, uri: str, path: Path, fps: float) -> None:
         super().__init__(uri)
         self._path = path
-        self._fps = fps
+        self._fps = _writable_rate(fps)
         self._codec = VIDEO_CODECS[path.suffix.lower()]
         self._size: tuple[int, int] | None = None
         self._writer: Any = None
@@ -196,10 +212,19 @@ class VideoSink(Sink):
         writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*self._codec), self._fps, size)
         if not writer.isOpened():
             raise UserError(
-                f"{self._path} cannot be written as {size[0]}x{size[1]} video with codec {self._codec}; "
-                "check that the folder is writable, or try .avi or .mp4 instead"
+                f"{self._path} cannot be written as {size[0]}x{size[1]} video with codec {self._codec} at "
+                f"{self._fps:g} frames per second; check that the folder is writable, or try .avi or .mp4 instead"
             )
         return writer
+
+
+def _writable_rate(fps: float) -> float:
+    """With fewer decimals where need be: MPEG-4 has 16 bits for the parts of a second (ISO/IEC 14496-2).
+
+    OpenCV makes a fraction of the rate, 90.123 becoming 90123/1000, and 0.001 becoming 0.
+    """
+    rates = (round(fps, decimals) for decimals in (3, 2, 1) if fps * 10**decimals <= 65535)
+    return max(next(rates, round(fps)), 0.01)
 
 
 def _count_frames(path: Path) -> int:
@@ -234,14 +259,35 @@ def _write_atomically(path: Path, data: bytes) -> None:
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    finally:  # after Ctrl-C too
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _refuse_overwriting(path: Path, source: Source | None) -> None:
-    if source is None or not path.exists():
+def _refuse_overwriting(path: Path, source_files: Iterable[Path]) -> None:
+    if any(_same_file(file, path) for file in source_files):
+        raise UserError(f"{path} is the source itself, or one of its files; give the output another name")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
+def _refuse_files_of_others(folder: Path, source_files: Iterable[Path], *, ours: bool) -> None:
+    if not os.path.isdir(folder):  # noqa: PTH112 - as in open_sink
         return
-    original = Path(source.uri.removeprefix("file://")).expanduser()
-    if original.exists() and original.samefile(path):
-        raise UserError(f"{path} is the source itself; give the output another name")
+    if folder.resolve() in {file.resolve().parent for file in source_files}:
+        raise UserError(f"{folder} holds the source's own files, which the output may overwrite; name another folder")
+    if not ours and _holds_files(folder):
+        raise UserError(f"{folder} holds files that fcn-run did not write; name another folder, or move them away")
+
+
+def _holds_files(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,9 @@ class Source(ABC):
 
     uri: as the user gave it. live: frames arrive in real time and must not be waited for. is_video: the frames are one
     film (live or not), not separate pictures. fps: frames per second where known. length: number of frames where
-    known (a video file's own promise). skipped: files passed over because they are no pictures. warning: one sentence
-    about something that went wrong without ending in an error, known once iteration is over.
+    known (a video file's own promise). skipped: files passed over because they are no pictures. files: those that the
+    frames are read from, so that no sink overwrites one. warning: one sentence about something that went wrong without
+    ending in an error, known once iteration is over.
 
     Files can be iterated again; each time starts at the first frame.
     """
@@ -49,6 +51,7 @@ class Source(ABC):
         fps: float | None = None,
         length: int | None = None,
         skipped: int = 0,
+        files: Sequence[Path] = (),
     ) -> None:
         self.uri = uri
         self.live = live
@@ -56,6 +59,7 @@ class Source(ABC):
         self.fps = fps
         self.length = length
         self.skipped = skipped
+        self.files = tuple(files)
         self.warning: str | None = None
 
     @abstractmethod

@@ -38,18 +38,22 @@ def open_source(
 
     uri: a picture, a folder of pictures, a glob ("shots/*.jpg", "**" too), numbered pictures ("image_%04d.jpg"), a
     video file, `file://` and any of these, a webcam ("0", "/dev/video0", "v4l2:///dev/video0"), `demo://`
-    (photographs) or `demo://clip` (a short film). size: (width, height) in pixels and fps: frames per second to ask a
-    webcam for; other sources have their own, and refuse them.
+    (photographs) or `demo://clip` (a short film). A file or folder called "0" comes before the webcam of that number.
+    size: (width, height) in pixels and fps: frames per second to ask a webcam for; other sources have their own, and
+    refuse them.
 
     Raises SourceError, in one sentence, for what is missing, empty, damaged, of an unknown kind or not supported.
     """
     text = fspath(uri)
-    device = _webcam_device(text)
-    if device is not None:
-        return WebcamSource(text, device, size=size, fps=fps)
-    if size is not None or fps is not None:
-        raise SourceError(f"{text} is not a camera, so no size or frame rate can be asked of it; leave them out")
-    return _open_recorded(text)
+    try:
+        device = _webcam_device(text)
+        if device is not None:
+            return WebcamSource(text, device, size=size, fps=fps)
+        if size is not None or fps is not None:
+            raise SourceError(f"{text} is not a camera, so no size or frame rate can be asked of it; leave them out")
+        return _open_recorded(text)
+    except OSError as error:  # to ask whether a path exists may be forbidden, or its name too long to ask
+        raise SourceError(f"{text} cannot be read: {error.strerror}") from error
 
 
 def _open_recorded(text: str) -> Source:
@@ -104,6 +108,8 @@ def _webcam_device(text: str) -> str | None:
     """The device behind "0", "/dev/video0" or "v4l2:///dev/video0"; None when the text names no webcam."""
     path = text.removeprefix("v4l2://")
     if path.isascii() and path.isdigit():
+        if path == text and Path(text).exists():  # a folder of the year 2024 is no camera
+            return None
         return f"/dev/video{int(path)}"
     if path != text and not path:
         raise SourceError(f"{text} names no camera; write v4l2:///dev/video0")

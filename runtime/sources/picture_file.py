@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ def check_picture(path: Path) -> bytes:
     missing = _missing_end(data)
     if missing:
         raise SourceError(f"{path} is truncated: {missing}; copy it again")
-    if not load_cv2().haveImageReader(str(path)):
+    # bytes: a str that is not UTF-8 ends OpenCV 5.0, and Python with it, in a segmentation fault
+    if not load_cv2().haveImageReader(os.fsencode(path)):
         raise SourceError(f"{path} is not a picture that OpenCV can read, whatever its name says")
     return data
 

@@ -13,10 +13,9 @@ class PictureSource(Source):
     """Pictures, read one at a time. The first is looked at on opening, so that a wrong file is refused at once."""
 
     def __init__(self, uri: str, files: Sequence[Path], *, skipped: int = 0) -> None:
-        super().__init__(uri, length=len(files), skipped=skipped)
-        self._files = tuple(files)
-        check_picture(self._files[0])
+        super().__init__(uri, length=len(files), skipped=skipped, files=files)
+        check_picture(self.files[0])
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, path in enumerate(self._files):
+        for index, path in enumerate(self.files):
             yield Frame(read_picture(path), path.stem, index, 0.0)

@@ -33,6 +33,7 @@ class VideoFileSource(Source):
             is_video=True,
             fps=fps if math.isfinite(fps) and 0 < fps <= 1000 else None,
             length=int(count) if math.isfinite(count) and 0 < count < 2**31 else None,
+            files=(path,),
         )
 
     def __iter__(self) -> Iterator[Frame]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -103,10 +104,18 @@ def test_mixed_cells_of_a_known_grid():
     assert mixed_cells(scores).tolist() == [[True, False, False], [False, False, False]]
 
 
-@pytest.mark.parametrize(("scores", "stride"), [([], 8), ([np.zeros((2, 3, 3), np.float32)], 7)])
-def test_what_cannot_be_compared_is_refused(scores, stride):
-    with pytest.raises(UserError):
-        compare_heads(scores, stride)
+@pytest.mark.parametrize(
+    ("scores", "stride", "repeats", "complaint"),
+    [
+        ([], 8, 1, "there are no scores to compare on"),
+        ([np.zeros((2, 3, 3), np.float32)], 7, 1, "stride is 7"),
+        ([np.zeros((2, 3, 3), np.float32)], 0, 1, "stride is 0"),
+        ([np.zeros((2, 3, 3), np.float32)], 8, 0, "timed 0 times"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(scores, stride, repeats, complaint):
+    with pytest.raises(UserError, match=complaint):
+        compare_heads(scores, stride, repeats)
 
 
 def test_command_reads_scores_and_writes_the_result(tmp_path, pictures, capsys):
@@ -117,8 +126,78 @@ def test_command_reads_scores_and_writes_the_result(tmp_path, pictures, capsys):
     assert capsys.readouterr().err == ""
 
 
+def refusal(capsys, *words: object) -> str:
+    """Run, expect a user's error and return its one line."""
+    assert main([str(word) for word in words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("head.py: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--pictures", 0), "--pictures is 0; it must be 1 or more."),
+        (("--pictures", -1), "--pictures is -1; it must be 1 or more."),
+        (("--repeats", 0), "--repeats is 0; it must be 1 or more."),
+        (("--stride", 0), "--stride is 0; it must be even, and 2 or more."),
+        (("--stride", -8), "--stride is -8; it must be even, and 2 or more."),
+        (("--stride", 7), "--stride is 7; it must be even, and 2 or more."),
+    ],
+)
+def test_number_that_nothing_can_be_measured_with_is_refused(capsys, words, complaint):
+    assert refusal(capsys, *words) == f"head.py: {complaint}"
+
+
 def test_scores_that_are_none_are_a_users_error(tmp_path, capsys):
     (tmp_path / "scores.npz").write_text("no scores")
-    assert main(["--scores", str(tmp_path / "scores.npz")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "is not a readable .npz of scores" in line
+    assert "is not a readable .npz of scores" in refusal(capsys, "--scores", tmp_path / "scores.npz")
+
+
+def test_single_array_is_not_taken_for_an_archive(tmp_path, pictures, capsys):
+    np.save(tmp_path / "scores.npy", pictures[0])
+    line = refusal(capsys, "--scores", tmp_path / "scores.npy")
+    assert line.endswith("scores.npy is a single array, not an .npz of scores; save it with np.savez.")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damaged_archive_is_a_users_error(tmp_path, capsys, save):
+    path = tmp_path / "scores.npz"
+    save(path, scores=np.arange(3 * 16, dtype=np.float32).reshape(3, 4, 4))
+    whole = path.read_bytes()
+    for at in (0, 4, 30, 60, len(whole) // 2):
+        path.write_bytes(whole[:at])
+        assert "is not a readable .npz of scores" in refusal(capsys, "--scores", path)
+    encrypted = bytearray(whole)
+    for flags in (6, whole.index(b"PK\x01\x02") + 8):
+        encrypted[flags] |= 1
+    path.write_bytes(encrypted)
+    assert "password required" in refusal(capsys, "--scores", path)
+    changed = bytearray(whole)
+    changed[whole.index(b"PK\x01\x02") - 20] ^= 0xFF
+    path.write_bytes(changed)
+    assert "is not a readable .npz of scores" in refusal(capsys, "--scores", path)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((1, 1, 3, 4, 4), np.float32),
+        np.zeros((3, 0, 4), np.float32),
+        np.zeros((0, 3, 4, 4), np.float32),
+        np.zeros((3, 4, 4), np.int64),
+        np.full((3, 4, 4), "scores"),
+    ],
+    ids=lambda array: f"{array.dtype} {array.shape}",
+)
+def test_array_that_is_no_scores_is_named(tmp_path, capsys, array):
+    np.savez(tmp_path / "scores.npz", first=array)
+    line = refusal(capsys, "--scores", tmp_path / "scores.npz")
+    assert f"holds first, {array.dtype} of shape {array.shape}; expected float32 or float16 (C, h, w) or" in line
+
+
+def test_archive_with_a_stray_file_is_a_users_error(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "scores.npz", "w") as archive:
+        archive.writestr("readme.txt", "scores are elsewhere")
+    assert "holds readme.txt, " in refusal(capsys, "--scores", tmp_path / "scores.npz")

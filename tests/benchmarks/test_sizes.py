@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,10 +62,21 @@ def run(*words: object) -> int:
         (["--sizes", "96x64", "--fits", "stretch,crop"], "--fits has 'crop'; it takes stretch and letterbox."),
         (["--split", "test"], "has no split 'test'; it has train, val."),
         (["--weights", "gone.h5"], "there is no weights file gone.h5; check the path."),
+        (["--threads", "0"], "--threads is 0; it must be 1 or more."),
+        (["--picture", "."], ". is a folder; choose the name of a file for --picture."),
+        (["--json", "."], ". is a folder; choose the name of a file for --json."),
+        (["--picture", "file/p.png"], "file/p.png cannot be written (File exists); choose another place for --pic"),
+        (
+            ["--picture", "file/a/p.png"],
+            "p.png cannot be written (Not a directory); choose another place for --picture",
+        ),
+        (["--picture", f"{'n' * 300}/p.png"], "p.png cannot be written (File name too long); choose another place"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_mistake_is_found_before_the_first_build(capsys, voc_folder, monkeypatch, words, complaint):
+def test_mistake_is_found_before_the_first_build(capsys, tmp_path, voc_folder, monkeypatch, words, complaint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setattr(sizes, "build_bundle", lambda *_: pytest.fail("a size was built in vain"))
     assert run("fcn8s-lite0", "--data", voc_folder, *words) == 2
     out, error = capsys.readouterr()
@@ -72,6 +84,37 @@ def test_mistake_is_found_before_the_first_build(capsys, voc_folder, monkeypatch
     (line,) = error.splitlines()
     assert line.startswith("sizes.py: ")
     assert complaint in line
+
+
+def test_missing_matplotlib_is_said_before_the_first_build(capsys, tmp_path, voc_folder, monkeypatch):
+    monkeypatch.setattr(sizes, "build_bundle", lambda *_: pytest.fail("a size was built in vain"))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run("fcn8s-lite0", "--data", voc_folder, "--picture", tmp_path / "p.png") == 2
+    expected = "sizes.py: matplotlib is not installed; install it with: pip install 'fcnedge[train]'\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_table_is_there_when_the_picture_cannot_be_written_after_all(capsys, tmp_path, voc_folder, monkeypatch):
+    """The folder goes while the sizes are measured; `ROW` has two classes in its subset, and the table says so."""
+    (tmp_path / "plots").mkdir()
+
+    def measured(_: object) -> SizesResult:
+        (tmp_path / "plots").rmdir()
+        (tmp_path / "plots").write_text("now a file", encoding="utf-8")
+        return SizesResult("a machine", 2, (ROW,))
+
+    monkeypatch.setattr(sizes, "measure_sizes", measured)
+    assert run("m", "--data", voc_folder, "--picture", tmp_path / "plots" / "p.png") == 2
+    out, error = capsys.readouterr()
+    header, row = out.splitlines()
+    assert header.split("  ")[0] == "size"
+    assert "mIoU-2 %" in header
+    assert row.split() == ["96x64", "stretch", "60.00", "50.00", "12.00"]
+    assert "p.png cannot be written (" in error
+
+
+def test_plot_goes_into_a_folder_that_is_made_and_under_any_name(tmp_path):
+    assert blue_points(drawn((ROW,), tmp_path / "new" / "sizes.picture")) == 1
 
 
 @pytest.mark.slow

@@ -20,6 +20,10 @@ from fcnedge.build_engine import build, cli
 from fcnedge.build_engine.keras_stage import KerasResult, run_keras_stage
 from fcnedge.build_engine.model_source import ModelSource, keras_model, resolve_source
 from fcnedge.build_engine.models.weights_file import WeightsInfo, save_weights
+from fcnedge.calibration.collect import collect
+from fcnedge.calibration.pictures import PictureList
+from fcnedge.calibration.ranges import Ranges
+from fcnedge.runtime import Bundle, Segmenter
 
 CLASSES = 5
 
@@ -115,6 +119,30 @@ def replay(lite0_build: Lite0Build, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     monkeypatch.setattr(build, "run_keras_stage", again)
     return again
+
+
+@pytest.fixture(scope="session")
+def lite0_ranges(lite0_build: Lite0Build) -> Ranges:
+    """Give the ranges of `lite0_bundle` on the two pictures that it was verified with."""
+    paths = tuple(sorted(lite0_build.pictures.iterdir()))
+    pictures = PictureList(tuple(path.name for path in paths), paths, len(paths), "the blobs")
+    return collect(Bundle.load(lite0_build.bundle), pictures, method="minmax", threads=1)
+
+
+@pytest.fixture(scope="session")
+def lite0_voc(lite0_build: Lite0Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder in VOC layout whose masks are `lite0_bundle`'s own: in FP32 its mIoU is 100%."""
+    folder = tmp_path_factory.mktemp("own_voc") / "VOC2012"
+    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / part).mkdir(parents=True)
+    random = np.random.default_rng(9)
+    with Segmenter(lite0_build.bundle, "onnxruntime") as segment:
+        for name in ("a", "b", "c"):
+            picture = folder / "JPEGImages" / f"{name}.jpg"
+            assert cv2.imwrite(str(picture), blobs(random, (70, 110)))
+            assert cv2.imwrite(str(folder / "SegmentationClass" / f"{name}.png"), segment(cv2.imread(str(picture))))
+    (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    return folder
 
 
 def _moved(result: KerasResult, folder: Path) -> KerasResult:

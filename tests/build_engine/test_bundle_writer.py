@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import subprocess
@@ -19,14 +20,20 @@ from fcnedge.runtime.preprocessing import Preprocessing
 
 
 def bundle_at(folder: Path, mark: str = "old") -> Path:
-    """Stand in for a bundle where only its place matters."""
+    """Write a bundle of a single file into a new folder."""
     folder.mkdir(parents=True)
-    (folder / "model.json").write_text(mark, encoding="utf-8")
+    bundle_in(folder, mark)
     return folder
 
 
+def bundle_in(folder: Path, mark: str) -> None:
+    (folder / "report.json").write_text("{}", encoding="utf-8")
+    manifest = manifest_of(file_specs(folder, {"report.json": None}))
+    write_manifest(folder, dataclasses.replace(manifest, name=mark))
+
+
 def mark_of(folder: Path) -> str:
-    return (folder / "model.json").read_text(encoding="utf-8")
+    return Bundle.load(folder).manifest.name
 
 
 def names_in(folder: Path) -> list[str]:
@@ -59,6 +66,91 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path, kind, force):
         (output / "chapter1.tex").write_text("…", encoding="utf-8")
     with pytest.raises(UserError, match="thesis exists and is not a bundle; choose another name for -o"):
         check_output(output, force=force)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    "text", ['{"format": "layers-model", "modelTopology": {}, "weightsManifest": []}', "{", "", '{"format": 2}']
+)
+def test_model_json_of_another_program_makes_no_bundle(tmp_path, text, force):
+    """TensorFlow.js writes one, beside its weights; a cut one and one of another version are not ours to judge."""
+    output = tmp_path / "web"
+    output.mkdir()
+    (output / "model.json").write_text(text, encoding="utf-8")
+    (output / "group1-shard1of1.bin").write_bytes(b"weights")
+    sentence = (
+        f"{output} exists and its model.json is not one that this fcnedge reads; choose another name for -o, or delete "
+        "the folder yourself."
+    )
+    with pytest.raises(UserError) as caught:
+        check_output(output, force=force)
+    assert str(caught.value) == sentence
+    assert_not_published_over(output, sentence)
+
+
+@pytest.mark.parametrize(
+    "extra", ["ranges.json", "sub/notes.txt", "engines.txt", "sub/engines/a.engine", ".hidden/a", "model.json.bak"]
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_bundle_with_a_file_of_somebody_elses_is_kept_and_the_file_named(tmp_path, extra, force):
+    output = bundle_at(tmp_path / "model")
+    (output / extra).parent.mkdir(parents=True, exist_ok=True)
+    (output / extra).write_text("hours of work", encoding="utf-8")
+    sentence = (
+        f"{output} holds {extra}, which is not part of the bundle; move it elsewhere, or choose another name for -o."
+    )
+    with pytest.raises(UserError) as caught:
+        check_output(output, force=force)
+    assert str(caught.value) == sentence
+    assert_not_published_over(output, sentence)
+    assert (output / extra).read_text(encoding="utf-8") == "hours of work"
+
+
+def test_bundle_with_a_linked_folder_is_kept(tmp_path):
+    output = bundle_at(tmp_path / "model")
+    (output / "data").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="model holds data, which is not part of the bundle"):
+        check_output(output, force=True)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may look into any folder")
+def test_bundle_that_cannot_be_looked_through_is_kept(tmp_path):
+    output = bundle_at(tmp_path / "model")
+    (output / "closed").mkdir(mode=0)
+    with pytest.raises(UserError, match=r"model cannot be written \(Permission denied\)"):
+        check_output(output, force=True)
+
+
+def assert_not_published_over(output: Path, sentence: str) -> None:
+    """Even where it came to be after check_output looked."""
+    before = sorted(output.rglob("*"))
+    with staging_folder(output) as staging:
+        bundle_in(staging, "new")
+        with pytest.raises(UserError) as caught:
+            publish(staging, output)
+    assert str(caught.value) == sentence
+    assert sorted(output.rglob("*")) == before
+    assert names_in(output.parent) == [output.name]
+
+
+def test_engines_go_with_their_bundle_and_empty_folders_do_not_count(tmp_path):
+    output = bundle_at(tmp_path / "model")
+    (output / "engines").mkdir()
+    (output / "engines" / "int8.engine").write_bytes(b"fits the old graph alone")
+    (output / "sub" / "deep").mkdir(parents=True)
+    check_output(output, force=True)
+    with staging_folder(output) as staging:
+        bundle_in(staging, "new")
+        publish(staging, output)
+    assert names_in(output) == ["model.json", "report.json"]
+
+
+def test_bundle_whose_files_are_damaged_or_gone_may_be_replaced(tmp_path):
+    output = bundle_at(tmp_path / "model")
+    (output / "report.json").write_text("{}}", encoding="utf-8")
+    check_output(output, force=True)
+    (output / "report.json").unlink()
+    check_output(output, force=True)
 
 
 @pytest.mark.parametrize("output", ["file/bundle", "file/deep/bundle"])
@@ -182,7 +274,7 @@ def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
 
 def test_publish_puts_the_folder_in_place(tmp_path):
     with staging_folder(tmp_path / "model") as staging:
-        (staging / "model.json").write_text("new", encoding="utf-8")
+        bundle_in(staging, "new")
         publish(staging, tmp_path / "model")
     assert names_in(tmp_path) == ["model"]
     assert mark_of(tmp_path / "model") == "new"
@@ -193,10 +285,10 @@ def test_publish_replaces_the_old_bundle_and_leaves_nothing_of_it(tmp_path):
     output = bundle_at(tmp_path / "model")
     (output / "engines").mkdir()
     with staging_folder(output) as staging:
-        (staging / "model.json").write_text("new", encoding="utf-8")
+        bundle_in(staging, "new")
         publish(staging, output)
     assert names_in(tmp_path) == ["model"]
-    assert names_in(output) == ["model.json"]
+    assert names_in(output) == ["model.json", "report.json"]
     assert mark_of(output) == "new"
 
 
@@ -225,7 +317,7 @@ def test_link_to_a_bundle_stays_a_link_and_its_target_is_replaced(tmp_path):
     check_output(link, force=True)
     with staging_folder(link) as staging:
         assert staging.parent == target.parent  # a rename across disks would fail
-        (staging / "model.json").write_text("new", encoding="utf-8")
+        bundle_in(staging, "new")
         publish(staging, link)
     assert link.readlink() == target
     assert mark_of(target) == "new"
@@ -238,7 +330,7 @@ def test_bundle_is_replaced_from_within(tmp_path, monkeypatch):
     here = Path()
     check_output(here, force=True)
     with staging_folder(here) as staging:
-        (staging / "model.json").write_text("new", encoding="utf-8")
+        bundle_in(staging, "new")
         publish(staging, here)
     assert names_in(tmp_path) == ["model"]
     assert mark_of(tmp_path / "model") == "new"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,8 @@ import safetensors.numpy
 
 from fcnedge.build_engine import cli
 from fcnedge.build_engine.models.weights_file import _METADATA_KEY
+from fcnedge.build_engine.precision import place
+from fcnedge.calibration.activations import load_graph
 
 MODEL = ["model", "fcn8s-lite0", "-o", "bundle"]
 
@@ -127,7 +131,7 @@ def test_wrong_command_line_is_refused_with_the_way_to_the_help(capsys, words, c
         (("model", "fcn8s-lite0", "-o", "file"), "file exists and is not a bundle; choose another name for -o."),
         (("model", "fcn8s-lite0", "-o", "full"), "full exists and is not a bundle; choose another name for -o."),
         (("model", "fcn8s-lite0", "-o", "full", "--force"), "full exists and is not a bundle; choose another name"),
-        (("model", "fcn8s-lite0", "-o", "old"), "old exists already; add --force to replace it."),
+        (("model", "fcn8s-lite0", "-o", "old"), "old exists and its model.json is not one that this fcnedge reads"),
         (("model", "fcn8s-lite0", "-o", "file/b"), "file is a file, so no bundle can lie in it; choose another place"),
         ((*MODEL, "--verify", "gone"), "gone does not exist"),
         ((*MODEL, "--verify", "empty"), "the folder empty holds no pictures ("),
@@ -154,6 +158,71 @@ def test_users_mistake_is_one_line_and_exit_2(capsys, tmp_path, words, complaint
     assert line.startswith(f"fcn-build {words[0]}: ")
     assert complaint in line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--precision", "fp8"), "--precision has 'fp8'; it takes fp32, fp16, int8 with commas between them."),
+        (("--precision", "fp16,"), "--precision is 'fp16,'; it takes names with commas between them."),
+        (("--precision", "int8"), "int8 needs activation ranges, and fcn8s-lite0 has none; build it in fp32, collect"),
+        (("--precision", "int8", "--ranges", "gone.json"), "there are no ranges at gone.json; collect them with fcn-"),
+        (("--precision", "fp16", "--ranges", "bad.json"), "bad.json is not valid JSON ("),
+        (("--ranges", "bad.json"), "--ranges is for FP16 and INT8; add --precision fp32,fp16,int8."),
+        (("--exclude", "conv"), "--exclude names layers that INT8 leaves in float; add int8 to --precision."),
+        (("--precision", "fp16", "--max-drop", "1"), "--max-drop is measured on labelled pictures; name a folder in"),
+        (("--precision", "fp16", "--max-drop", "-1", "--data", "VOC"), "--max-drop is -1; it is in points of mIoU"),
+        (("--precision", "fp16", "--max-drop", "nan", "--data", "VOC"), "--max-drop is nan; it is in points of mIoU"),
+        (("--max-drop", "1", "--data", "VOC"), "--max-drop limits what FP16 and INT8 lose; add --precision fp32,fp16"),
+        (("--data", "empty"), "empty is not a VOC folder: it has no ImageSets/Segmentation; pass the folder VOC2012"),
+        (("--data", "VOC", "--split", "test"), "VOC has no split 'test'; it has train, val."),
+        (("--data", "unmasked"), "names files that are not there: "),
+        (("--data", "VOC", "--classes", "2"), "holds the ids 2, which are none of 2 classes"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_precision_that_cannot_be_built_is_refused_at_once(capsys, tmp_path, voc_folder, words, complaint):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "VOC").symlink_to(voc_folder)
+    shutil.copytree(voc_folder, tmp_path / "unmasked")
+    shutil.rmtree(tmp_path / "unmasked" / "SegmentationClass")
+    (tmp_path / "bad.json").write_text("{", encoding="utf-8")
+    line = refusal(capsys, *MODEL, *words)
+    assert line.startswith("fcn-build model: ")
+    assert complaint in line
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_wrong_ranges_end_the_build_at_max_drop(
+    capsys, tmp_path, lite0_build, lite0_ranges, lite0_bundle, lite0_voc, replay
+):
+    layers = place(load_graph(lite0_bundle / "model.fp32.onnx")).layers
+    tensors = {
+        name: dataclasses.replace(each, threshold=each.threshold / 50) for name, each in lite0_ranges.tensors.items()
+    }
+    dataclasses.replace(lite0_ranges, tensors=tensors).write(tmp_path / "wrong.json")
+    words = [*MODEL, "--size", "96x64", "--classes", "5", "--verify", lite0_build.pictures, "--precision", "fp16,int8"]
+    # three layers left: the search for exceptions then takes seconds
+    words += ["--exclude", ",".join(layer.node for layer in layers[:-3])]
+    line = refusal(
+        capsys,
+        *words,
+        "--ranges",
+        "wrong.json",
+        "--data",
+        lite0_voc,
+        "--max-drop",
+        "5",
+        "--weights",
+        _weights(lite0_build),
+    )
+    assert "points of mIoU" in line
+    assert "INT8" in line or "int8" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["wrong.json"]
+
+
+def _weights(lite0_build) -> Path:
+    return lite0_build.bundle.parent / "lively.safetensors"
 
 
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split())); "
@@ -221,6 +290,7 @@ def test_help_is_exit_0_and_names_every_option(capsys, command):
         "": ["model", "train", "inspect", "doctor"],
         "model": [
             *("-o BUNDLE", "--output", "--weights", "--classes", "--size", "--fit", "--fc-channels", "--verify"),
+            *("--precision", "--ranges", "--exclude LAYERS", "--data VOC", "--split", "--max-drop POINTS"),
             *("--force", "--dry-run", "--json", "fcn32s-vgg16"),
         ],
         "train": [
@@ -252,6 +322,42 @@ def test_dry_run_writes_nothing_and_says_what_would_be_built(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_names_the_precisions(capsys, tmp_path):
+    assert run(*MODEL, "--dry-run", "--precision", "fp16") == 0
+    assert capsys.readouterr().out == (
+        "would build fcn8s-lite0 (random weights, 21 classes, 512x512) as fp32, fp16 into bundle\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_build_prints_one_line_per_precision(capsys, tmp_path, lite0_build, lite0_ranges, lite0_voc, replay):
+    lite0_ranges.write(tmp_path / "ranges.json")
+    words = [*MODEL, "--size", "96x64", "--classes", "5", "--verify", lite0_build.pictures]
+    words += ["--weights", _weights(lite0_build), "--precision", "int8,fp16", "--ranges", "ranges.json"]
+    assert run(*words, "--data", lite0_voc, "--json", "r.json") == 0
+    out, error = capsys.readouterr()
+    assert error == ""
+    result = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    lines = [line.split() for line in out.splitlines()]
+    (head,) = [index for index, line in enumerate(lines) if line[:2] == ["precision", "MB"]]
+    assert lines[head + 1] == ["fp32", f"{result['fp32_bytes'] / 1e6:.2f}", "100.00"]
+    for line, name in zip(lines[head + 2 : head + 4], ("fp16", "int8"), strict=True):
+        each, miou = result["precisions"][name], result["accuracy"]["miou"][name]
+        assert line == [
+            *(name, f"{each['bytes'] / 1e6:.2f}", f"{each['share_of_fp32']:.1%}", f"{each['labels_equal']:.2%}"),
+            *(f"{each['score_sqnr_db']:.1f}", f"{100 * miou:.2f}", f"{100 - 100 * miou:.2f}"),
+        ]
+    assert "ranges: ranges.json, minmax of 2 pictures" in out
+    assert "mIoU: val, 3 pictures at their own size, all classes that occur" in out
+    assert run("inspect", "bundle") == 0
+    shown = capsys.readouterr().out
+    table = "\n".join(out.splitlines()[head : head + 6])
+    assert table in shown
+    for each in result["precisions"].values():
+        for layer in (*each["float_layers"], *each["float32_layers"]):
+            assert layer["reason"] in shown
+
+
 def test_dry_run_finds_what_would_fail_after_minutes(capsys, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "file exists and is not a bundle" in refusal(capsys, "model", "fcn8s-lite0", "-o", "file", "--dry-run")
@@ -280,7 +386,11 @@ def test_build_result_has_its_fields(lite0_build):
         "nodes": dict,
         "fusion": dict,
         "agreement": dict,
+        "fp32_bytes": int,
         "peak_rss_bytes": int,
+        "ranges": type(None),
+        "precisions": dict,
+        "accuracy": type(None),
         "seconds": dict,
     }
     assert (result["name"], result["arch"], result["size"]) == ("fcn8s-lite0", "fcn8s-lite0", "96x64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -10,7 +11,7 @@ import sys
 import onnx
 import pytest
 
-from fcnedge.build_engine.inspect import describe_bundle
+from fcnedge.build_engine.inspect import describe_bundle, precision_table
 from fcnedge.runtime.errors import BundleError
 
 
@@ -69,3 +70,56 @@ def test_bundle_without_report_is_described(lite0_bundle, tmp_path):
     description = describe_bundle(copy)
     assert description.report == {}
     assert "agreement" not in description.text()
+
+
+VARIANT = {
+    "precision": "int8",
+    "bytes": 3_250_000,
+    "share_of_fp32": 0.275,
+    "labels_equal": 0.98765,
+    "score_sqnr_db": None,
+    "int8_layers": ["a"],
+    "float_layers": [{"node": name, "reason": "depthwise."} for name in "bcdef"] + [{"node": "g", "reason": "score."}],
+    "float32_layers": [],
+}
+
+
+def test_precision_table_shows_what_was_measured_and_leaves_free_what_was_not():
+    report = {"fp32_bytes": 11_800_000, "precisions": {"int8": VARIANT}, "ranges": None, "accuracy": None}
+    head, fp32, int8 = (line.split() for line in precision_table(report).splitlines())
+    assert head == ["precision", "MB", "of", "fp32", "labels", "equal", "SQNR", "dB"]
+    assert fp32 == ["fp32", "11.80"]
+    assert int8 == ["int8", "3.25", "27.5%", "98.77%"]
+
+
+def test_precision_table_shows_miou_drop_and_exceptions():
+    report = {
+        "fp32_bytes": 11_800_000,
+        "precisions": {"int8": {**VARIANT, "score_sqnr_db": 27.34}},
+        "ranges": {"origin": "shipped with m", "method": "percentile", "images": 512},
+        "accuracy": {
+            "split": "val",
+            "pictures": 302,
+            "miou": {"fp32": 0.6, "int8": 0.5975},
+            "drop_points": {"int8": 0.25},
+            "max_drop": 1.0,
+            "exceptions": ["b", "c"],
+        },
+    }
+    _, fp32, int8, *rest = precision_table(report).splitlines()
+    assert fp32.split() == ["fp32", "11.80", "60.00"]
+    assert int8.split() == ["int8", "3.25", "27.5%", "98.77%", "27.3", "59.75", "0.25"]
+    assert rest == [
+        "ranges: shipped with m, percentile of 512 pictures",
+        "mIoU: val, 302 pictures at their own size, all classes that occur",
+        "left in float to hold --max-drop 1: b, c",
+    ]
+
+
+def test_layers_left_in_float_are_shown_by_reason(lite0_bundle):
+    description = describe_bundle(lite0_bundle)
+    report = {**description.report, "precisions": {"int8": VARIANT}}
+    lines = dataclasses.replace(description, report=report).text().splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("not in int8"))
+    assert [line.split("  ")[0] for line in lines[start + 1 : start + 3]] == ["b, c, d and 2 more", "g"]
+    assert [line.split("  ")[-1] for line in lines[start + 1 : start + 3]] == ["depthwise.", "score."]

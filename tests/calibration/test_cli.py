@@ -86,17 +86,47 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(capsys, small_bundle
     assert files() == []
 
 
-def test_force_replaces_output_and_state_of_other_pictures(capsys, small_bundle, photographs):
+def test_force_replaces_the_output_and_keeps_what_was_collected(capsys, small_bundle, photographs, monkeypatch):
     words = ["ranges", small_bundle, "--data", photographs, *ONE_THREAD, "--keep"]
     assert run(*words) == 0
-    assert run(*words, "--images", 5) == 2
+    monkeypatch.setattr(collecting, "read_picture", lambda path: pytest.fail(f"{path} was read again"))
+    assert run(*words, "--method", "mse") == 2
     assert "ranges.json exists already; add --force to replace it." in capsys.readouterr().err
-    Path("ranges.json").unlink()
-    assert run(*words, "--images", 5) == 2
-    assert (
-        "ranges.json.partial.npz holds 12 pictures' ranges that belong to another pictures" in capsys.readouterr().err
-    )
-    assert run(*words, "--images", 5, "--force") == 0
+    assert run(*words, "--method", "mse", "--force") == 0
+    assert read_ranges(Path("ranges.json")).method == "mse"
+    assert files() == ["ranges.json", "ranges.json.partial.npz"]
+
+
+def test_command_with_force_goes_on_where_it_was_interrupted(caplog, small_bundle, photographs, monkeypatch):
+    read, seen = collecting.read_picture, []
+
+    def interrupted(path: Path) -> np.ndarray:
+        seen.append(path)
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(collecting, "read_picture", interrupted)
+    Path("ranges.json").write_text("an older one", encoding="utf-8")
+    words = ["ranges", small_bundle, "--data", photographs, *ONE_THREAD, "--force"]
+    assert run(*words) == 130
+    kept = "7 pictures are kept in ranges.json.partial.npz; the same command goes on from there."
+    assert caplog.messages[-1] == kept
+    assert run(*words) == 0
+    assert len(seen) == 8 + 5
+    assert files() == ["ranges.json"]
+
+
+def test_restart_forgets_other_pictures_ranges_and_replaces_no_output(capsys, small_bundle, photographs):
+    words = ["ranges", small_bundle, "--data", photographs, *ONE_THREAD, "--keep"]
+    assert run(*words) == 0
+    assert run(*words, "--images", 5, "--force") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "ranges.json.partial.npz holds 12 pictures' ranges that belong to another pictures" in line
+    assert line.endswith("delete it, or add --restart to start again.")
+    assert run(*words, "--images", 5, "--restart") == 2
+    assert "ranges.json exists already; add --force to replace it." in capsys.readouterr().err
+    assert run(*words, "--images", 5, "--force", "--restart") == 0
     assert read_ranges(Path("ranges.json")).images == 5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -20,6 +21,7 @@ from fcnedge.calibration.activations import ActivationGraph
 from fcnedge.calibration.collect import preprocessing_sha256
 from fcnedge.calibration.collected import Collected
 from fcnedge.calibration.pictures import PictureList, choose_pictures
+from fcnedge.calibration.ranges import read_ranges
 from fcnedge.runtime import Bundle
 from fcnedge.runtime.errors import BackendError, BundleError, UserError
 
@@ -95,7 +97,10 @@ def test_letterboxed_bundle_sees_letterboxed_pictures(make_network, make_bundle,
     assert (ranges.tensors["image_float"].minimum, ranges.tensors["image_float"].maximum) == (127, 255)
 
 
-def test_interrupted_pass_ends_bit_equal(small_bundle, pictures, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("restart", "command"), [(False, "the same command"), (True, "the same command without --restart")]
+)
+def test_interrupted_pass_ends_bit_equal(small_bundle, pictures, tmp_path, monkeypatch, caplog, restart, command):
     bundle, state = Bundle.load(small_bundle), tmp_path / "state.npz"
     whole = collect_histograms(bundle, pictures)
     seen, read = [], collecting.read_picture
@@ -108,8 +113,8 @@ def test_interrupted_pass_ends_bit_equal(small_bundle, pictures, tmp_path, monke
 
     monkeypatch.setattr(collecting, "read_picture", interrupted)
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
-        collect_histograms(bundle, pictures, state=state)
-    assert caplog.messages[-1] == f"5 pictures are kept in {state}; the same command goes on from there."
+        collect_histograms(bundle, pictures, state=state, restart=restart)
+    assert caplog.messages[-1] == f"5 pictures are kept in {state}; {command} goes on from there."
     continued = collect_histograms(bundle, pictures, state=state)
     assert seen[5:] == [path.name for path in pictures.paths[5:]][:1] + [path.name for path in pictures.paths[5:]]
     assert continued.ranges("percentile") == whole.ranges("percentile")
@@ -193,6 +198,18 @@ def test_unreadable_picture_is_named_skipped_and_counted(small_bundle, pictures,
         ranges = collect(Bundle.load(small_bundle), many(pictures, 100, {41: broken}), method="minmax")
     assert (ranges.images, ranges.skipped) == (99, ("p41",))
     assert caplog.messages == [f"skipped: {broken} is truncated: it lacks JPEG's end-of-image marker; copy it again"]
+
+
+def test_unreadable_picture_with_an_unprintable_name_spoils_no_pass(small_bundle, pictures, tmp_path, caplog):
+    """Names are bytes to Linux: 0xff is no UTF-8, and U+202F is what macOS puts into names of screenshots."""
+    broken = tmp_path / "a\udcff\u202f.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 half a picture")
+    many_pictures = many(pictures, 100, {7: broken})
+    names = (*many_pictures.names[:7], broken.name, *many_pictures.names[8:])
+    ranges = collect(Bundle.load(small_bundle), dataclasses.replace(many_pictures, names=names), method="minmax")
+    ranges.write(tmp_path / "ranges.json")
+    assert read_ranges(tmp_path / "ranges.json") == ranges
+    assert ranges.skipped == ("a\\udcff\\u202f.jpg",)
 
 
 def test_more_than_one_in_a_hundred_is_refused(small_bundle, pictures, tmp_path):

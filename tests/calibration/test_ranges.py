@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from fcnedge.calibration.fingerprint import GraphFingerprint, WeightPrint
-from fcnedge.calibration.ranges import Ranges, TensorRange, read_ranges
+from fcnedge.calibration.ranges import Ranges, TensorRange, printable_name, read_ranges
 from fcnedge.runtime.errors import UserError
 
 GRAPH = GraphFingerprint("a" * 64, {"stem input 1": WeightPrint(0.05, -1.25)})
@@ -37,6 +38,26 @@ def test_what_is_written_is_read(tmp_path):
     RANGES.write(path)
     assert read_ranges(path) == RANGES
     assert [file.name for file in path.parent.iterdir()] == ["ranges.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("2007_000032", "2007_000032"),
+        ("Straße 1, été.jpg", "Straße 1, été.jpg"),
+        ("a\udcff.jpg", "a\\udcff.jpg"),  # the byte 0xff, as Python reads file names that are not UTF-8
+        ("12.30\u202fUhr.png", "12.30\\u202fUhr.png"),  # macOS puts U+202F into names of screenshots
+        ("a\nb\t\x1b[31m", "a\\nb\\t\\x1b[31m"),
+        ("\U000e0001", "\\U000e0001"),
+        ("\udc80" * 255, ("\\udc80" * 255)[:249] + "…" + ("\\udc80" * 255)[-250:]),
+    ],
+    ids=ascii,
+)
+def test_any_file_name_can_be_written_and_read(tmp_path, name, written):
+    ranges = dataclasses.replace(RANGES, skipped=(printable_name(name),))
+    assert ranges.skipped == (written,)
+    ranges.write(tmp_path / "ranges.json")
+    assert read_ranges(tmp_path / "ranges.json") == ranges
 
 
 def test_method_without_percentile_is_read():

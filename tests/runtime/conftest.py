@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +36,24 @@ class WriteBundle(Protocol):
         precision: str | None = "fp32",
         files: dict[str, bytes] | None = None,
     ) -> Path: ...
+
+
+@pytest.fixture
+def forbidden_folder(tmp_path: Path) -> Iterator[Path]:
+    """Give a folder of which this process may not even ask what lies in it; root becomes `nobody` for the test."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("permissions are Unix's")
+    folder = tmp_path / "forbidden"
+    folder.mkdir(mode=0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
 
 
 @pytest.fixture(scope="session")

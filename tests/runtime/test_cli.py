@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from PIL import Image
 
 from fcnedge.runtime.cli import main
+from fcnedge.runtime.sources import Frame, Source
 
 BLUE, RED = (255, 0, 0), (0, 0, 255)
 needs_demo = pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="the extra demo is not installed")
@@ -187,6 +190,47 @@ def test_background_is_neither_painted_nor_in_the_legend(tmp_path, tiny_bundle):
 def test_sink_may_stand_after_the_options(tmp_path, tiny_bundle, picture):
     assert main([str(picture), "--model", str(tiny_bundle), "--backend", "fake", f"{tmp_path}/out/"]) == 0
     assert (tmp_path / "out" / "masks" / "ball.png").is_file()
+
+
+# Live sources
+
+
+class Camera(Source):
+    """Five frames, and then somebody ends the run."""
+
+    def __init__(self, end: signal.Signals, live: bool = True):
+        super().__init__("camera", live=live, is_video=True, fps=20.0)
+        self._end = end
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(5):
+            yield Frame(np.full((20, 30, 3), BLUE, np.uint8), f"camera_{index:06d}", index, float(index))
+        signal.raise_signal(self._end)
+        pytest.fail("the signal did not end the run")
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_camera_ended_by_a_signal_reports_and_is_exit_0(tmp_path, tiny_bundle, monkeypatch, capsys, end):
+    monkeypatch.setattr("fcnedge.runtime.cli.open_source", lambda _: Camera(end))
+    assert fcn_run("camera", tmp_path / "out.mp4", "--model", tiny_bundle, "--json", tmp_path / "r.json") == 0
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["frames"], result["classes"]) == (5, {"blue": 1.0})
+    assert set(result["stages"]) == {"preprocess", "infer", "head", "overlay", "total"}
+    shown, errors = capsys.readouterr()
+    assert errors == ""
+    assert "5 frames with tiny" in shown
+
+
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_film_ended_by_a_signal_is_interrupted_and_keeps_its_frames(
+    tmp_path, tiny_bundle, monkeypatch, capsys, end, code
+):
+    monkeypatch.setattr("fcnedge.runtime.cli.open_source", lambda _: Camera(end, live=False))
+    assert fcn_run("camera", tmp_path / "out.mp4", "--model", tiny_bundle, "--json", tmp_path / "r.json") == code
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert not (tmp_path / "r.json").exists()
+    assert capsys.readouterr().out == ""
 
 
 # What it refuses: exit 2, one line on standard error, nothing on standard output

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import cv2
 import numpy as np
 import pytest
 
@@ -63,7 +67,119 @@ def test_interrupt_is_130(capsys):
     assert capsys.readouterr() == ("", "fcn-test: interrupted.\n")
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), RuntimeError("another"), OSError(5, "unforeseen")])
+@pytest.fixture
+def sigterm_before():
+    """Give a SIGTERM handler that is in place before the command: what run_command lets through fails the test."""
+
+    def fail(*_: object) -> NoReturn:
+        raise AssertionError("SIGTERM came past run_command")
+
+    before = signal.signal(signal.SIGTERM, fail)
+    yield fail
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_unwinds_the_command_and_is_143(sigterm_before, capsys):
+    finished = []
+
+    def run() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            finished.append(True)
+
+    assert run_command(run, "fcn-test") == 143
+    assert finished == [True]
+    assert capsys.readouterr() == ("", "fcn-test: terminated.\n")
+    assert signal.getsignal(signal.SIGTERM) is sigterm_before
+
+
+@pytest.mark.parametrize("error", [None, UserError("no"), KeyboardInterrupt()])
+def test_handler_of_sigterm_is_given_back(sigterm_before, error):
+    run_command(raising(error) if error else lambda: None, "fcn-test")
+    assert signal.getsignal(signal.SIGTERM) is sigterm_before
+
+
+def test_sigterm_that_is_ignored_stays_ignored(sigterm_before):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    assert run_command(lambda: signal.raise_signal(signal.SIGTERM), "fcn-test") == 0
+
+
+def test_command_runs_in_another_thread(sigterm_before):
+    """Python takes signal handlers from the main thread only."""
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(run_command(lambda: None, "fcn-test")))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+def test_process_that_is_terminated_finishes_its_film(tmp_path):
+    body = f"""
+import os, signal
+import numpy as np
+from fcnedge.runtime.sinks import open_sink
+from fcnedge.runtime.sources import Frame
+grey = np.full((48, 64, 3), 90, np.uint8)
+def run():
+    with open_sink({str(tmp_path / "out.mp4")!r}, fps=20) as sink:
+        for index in range(50):
+            sink.write(Frame(grey, "grey", index, 0.0), grey[..., 0], grey)
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+sys.exit(run_command(run, "fcn-test"))"""
+    done = in_its_own_process(body)
+    assert (done.returncode, done.stderr) == (143, "fcn-test: terminated.\n")
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 50
+
+
+def test_path_that_is_too_long_is_a_users_error(capsys):
+    name = "n" * 300
+    assert run_command(lambda: say(str(os.stat(name))), "fcn-test") == 2  # noqa: PTH116 - raises in every Python
+    line = f"fcn-test: {name} cannot be used (File name too long); choose another path.\n"
+    assert capsys.readouterr() == ("", line)
+
+
+def test_forbidden_path_is_a_users_error(forbidden_folder, capsys):
+    assert run_command(lambda: say((forbidden_folder / "a\nb").read_text()), "fcn-test") == 2
+    line = f"fcn-test: {forbidden_folder}/a b cannot be used (Permission denied); choose another path.\n"
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("build_engine", ["model", "fcn8s-lite0", "-o", "out", "--weights", "{long}"]),
+        ("build_engine", ["model", "fcn8s-lite0", "-o", "out", "--classes", "{long}"]),
+        ("calibration", ["ranges", "{bundle}", "--data", "{long}"]),
+        ("calibration", ["ranges", "{bundle}", "--data", "data", "-o", "{long}"]),
+        ("runtime", ["{long}", "--model", "{bundle}", "--backend", "fake"]),
+        ("runtime", ["demo://", "--model", "{long}", "--backend", "fake"]),
+    ],
+)
+def test_every_command_takes_a_name_that_is_too_long_for_the_users_error(
+    command, words, tiny_bundle, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"fcnedge.{command}.cli")
+    long = "n" * 300
+    assert module.main([word.format(long=long, bundle=tiny_bundle) for word in words]) == 2
+    shown, errors = capsys.readouterr()
+    assert shown == ""
+    (line,) = errors.splitlines()
+    assert long in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a bug"),
+        RuntimeError("another"),
+        OSError(5, "unforeseen"),
+        FileNotFoundError(2, "a file of our own", "shader.cu"),
+        PermissionError(1, "no path at all"),
+    ],
+)
 def test_bug_is_not_caught(error):
     with pytest.raises(type(error)) as caught:
         run_command(raising(error), "fcn-test")

@@ -116,6 +116,13 @@ def test_what_is_no_sidecar_is_refused(text):
         parse_sidecar(text, "x.engine.json")
 
 
+def test_field_that_occurs_twice_is_refused_under_the_sidecars_own_name():
+    with pytest.raises(
+        BundleError, match=r"^x\.engine\.json: 'format' occurs twice in one object; the bundle was edited"
+    ):
+        parse_sidecar('{"format": 1, "format": 1}', "x.engine.json")
+
+
 def test_every_cut_off_sidecar_is_refused():
     text = SIDECAR.to_json().rstrip()
     for length in range(0, len(text), 7):

@@ -1,6 +1,8 @@
 """Sinks write what other programs read: Pillow for pictures, cv2.VideoCapture for films."""
 
 import logging
+import signal
+import subprocess
 import sys
 
 import cv2
@@ -46,7 +48,7 @@ def test_folder_takes_masks_with_palette_and_overlays(tmp_path, form):
     with open_sink(uri) as sink:
         sink.write(frame, mask, overlay)
     folder = tmp_path / uri.removeprefix("file://").removeprefix(f"{tmp_path}/")
-    assert files(folder) == ["masks/cat.png", "overlays/cat.jpg"]
+    assert files(folder) == [".fcn-run", "masks/cat.png", "overlays/cat.jpg"]
     with Image.open(folder / "masks/cat.png") as picture:
         assert picture.mode == "P"
         assert (np.asarray(picture) == mask).all()
@@ -75,8 +77,44 @@ def test_second_run_replaces_the_first(tmp_path):
     for value in (1, 2):
         with open_sink(tmp_path) as sink:
             sink.write(*result(value=value))
-    assert files(tmp_path) == ["masks/cat.png", "overlays/cat.jpg"]
+    assert files(tmp_path) == [".fcn-run", "masks/cat.png", "overlays/cat.jpg"]
     assert np.asarray(Image.open(tmp_path / "masks/cat.png")).max() == 2
+
+
+@pytest.mark.parametrize("part", ["masks", "overlays"])
+def test_files_that_no_run_wrote_are_not_replaced(tmp_path, part):
+    """`fcn-run dataset/images dataset`, where somebody drew dataset/masks by hand."""
+    drawn = tmp_path / part / "cat.png"
+    drawn.parent.mkdir()
+    drawn.write_bytes(b"by hand")
+    with pytest.raises(UserError, match=f"{part} holds files that fcn-run did not write; name another folder"):
+        open_sink(tmp_path)
+    assert files(tmp_path) == [f"{part}/cat.png"]
+    assert drawn.read_bytes() == b"by hand"
+
+
+def test_empty_masks_and_other_files_beside_them_are_no_hindrance(tmp_path):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "notes.txt").write_text("other")
+    with open_sink(tmp_path) as sink:
+        sink.write(*result())
+    assert files(tmp_path) == [".fcn-run", "masks/cat.png", "notes.txt", "overlays/cat.jpg"]
+
+
+@pytest.mark.parametrize("part", ["masks", "overlays"])
+@pytest.mark.parametrize("link", [False, True], ids=["named", "through a link"])
+def test_folder_does_not_overwrite_the_pictures_it_reads(tmp_path, part, link):
+    """`fcn-run out/overlays out`."""
+    with open_sink(tmp_path / "out") as sink:
+        sink.write(*result())
+    folder = tmp_path / "out" / part
+    before = next(folder.iterdir()).read_bytes()
+    if link:
+        (tmp_path / "shots").symlink_to(folder, target_is_directory=True)
+    source = open_source(tmp_path / "shots" if link else folder)
+    with pytest.raises(UserError, match=f"{part} holds the source's own files"):
+        open_sink(tmp_path / "out", source=source)
+    assert next(folder.iterdir()).read_bytes() == before
 
 
 def test_folder_where_a_file_lies_is_refused(tmp_path):
@@ -119,6 +157,56 @@ def test_source_is_not_overwritten(tmp_path, form):
     cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(UserError, match="is the source itself"):
         open_sink(form.format(path), source=open_source(form.format(path)))
+
+
+@pytest.mark.parametrize("form", ["file://{0}/my%20clip.avi", "file://localhost{0}/my%20clip.avi", "{0}/./my clip.avi"])
+def test_film_in_any_spelling_is_not_overwritten(tmp_path, form):
+    path = tmp_path / "my clip.avi"
+    with open_sink(path, fps=5) as sink:
+        sink.write(*result())
+    before = path.read_bytes()
+    with open_source(form.format(tmp_path)) as source, pytest.raises(UserError, match="is the source itself"):
+        open_sink(path, source=source).write(*result())
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["{0}", "{0}/*.png", "{0}/a%d.png"])
+def test_single_picture_of_a_folder_is_not_overwritten(tmp_path, form):
+    path = tmp_path / "a1.png"
+    cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(UserError, match="is the source itself"):
+        open_sink(path, source=open_source(form.format(tmp_path)))
+
+
+def test_link_to_the_source_is_not_written_through(tmp_path):
+    path = tmp_path / "a.avi"
+    with open_sink(path, fps=5) as sink:
+        sink.write(*result())
+    (tmp_path / "b.avi").symlink_to(path)
+    with open_source(path) as source, pytest.raises(UserError, match="is the source itself"):
+        open_sink(tmp_path / "b.avi", source=source)
+
+
+def test_interrupt_while_writing_leaves_no_part_behind(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_sink(tmp_path / "out.png").write(*result())
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("uri", ["{0}/" + "n" * 300, "{0}/" + "n" * 300 + ".png", "{0}/" + "n" * 300 + "/out.avi"])
+def test_name_that_is_too_long_is_one_sentence(tmp_path, uri):
+    with pytest.raises(UserError, match=r"cannot be (made|written): File name too long"):
+        open_sink(uri.format(tmp_path)).write(*result())
+
+
+@pytest.mark.parametrize("name", ["out/", "out", "deep/out.png", "out.png"])
+def test_folder_that_is_forbidden_is_one_sentence(forbidden_folder, name):
+    with pytest.raises(UserError, match=r"cannot be (made|written|read): Permission denied"):
+        open_sink(f"{forbidden_folder}/{name}").write(*result())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are Unix's")
@@ -176,6 +264,36 @@ def test_film_takes_the_rate_of_its_source(tmp_path):
     with open_source(tmp_path / "in.avi") as source, open_sink(tmp_path / "out.avi", source=source) as sink:
         sink.write(*result())
     assert cv2.VideoCapture(str(tmp_path / "out.avi")).get(cv2.CAP_PROP_FPS) == pytest.approx(7)
+
+
+@pytest.mark.parametrize(
+    ("rate", "held"),
+    [(90.123, 90.12), (29.97003, 29.97), (655.37, 655.4), (1000.0, 1000), (65.5349, 65.535), (0.001, 0.01)],
+)
+def test_film_takes_any_rate_that_a_source_may_have(tmp_path, rate, held):
+    """FFmpeg's MPEG-4 encoder refuses 90123/1000 frames per second."""
+    with open_sink(tmp_path / "out.mp4", fps=rate) as sink:
+        sink.write(*result())
+        sink.write(*result())
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(held, rel=1e-5)
+
+
+def test_avi_outlives_a_killed_process(tmp_path):
+    """What the README promises; an .mp4 has its index at the end, which never came."""
+    program = f"""
+import os, signal
+import numpy as np
+from fcnedge.runtime.sinks import open_sink
+from fcnedge.runtime.sources import Frame
+noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+sink = open_sink({str(tmp_path / "out.avi")!r}, fps=20)
+for index in range(50):
+    sink.write(Frame(noise, "noise", index, 0.0), noise[..., 0], np.roll(noise, index, axis=1))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    with open_source(tmp_path / "out.avi") as source:
+        assert 45 <= sum(1 for _ in source) <= 50
 
 
 def test_film_of_two_sizes_is_refused(tmp_path):

@@ -322,6 +322,17 @@ def test_absent_camera_is_named(uri):
         open_source(uri)
 
 
+def test_folder_named_like_a_number_comes_before_the_camera(tmp_path, photo, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "2024").mkdir()
+    write(tmp_path / "2024" / "cat.png", photo)
+    with open_source("2024") as source:
+        assert not source.live
+        assert names(source) == ["cat"]
+    with pytest.raises(SourceError, match="there is no camera /dev/video2024"):
+        open_source("v4l2://2024")
+
+
 def test_camera_uri_without_a_camera_is_refused():
     with pytest.raises(SourceError, match="names no camera"):
         open_source("v4l2://")
@@ -337,6 +348,25 @@ def test_unsupported_schemes_say_what_is_read_and_repeat_no_password(uri):
 def test_gstreamer_pipelines_are_refused_as_such():
     with pytest.raises(SourceError, match="does not read GStreamer pipelines"):
         open_source("nvarguscamerasrc ! nvvidconv ! appsink")
+
+
+@pytest.mark.parametrize("form", ["{0}/cat.png", "file://{0}/cat.png", "{0}/*.png", "{0}/%d.png", "{0}/deep/er"])
+def test_forbidden_path_is_one_sentence(forbidden_folder, form):
+    with pytest.raises(SourceError, match=r"Permission denied|no file matches"):
+        open_source(form.format(forbidden_folder))
+
+
+@pytest.mark.parametrize("form", ["{0}", "file:///{0}", "{0}*", "/{0}/%d.png"])
+def test_name_that_is_too_long_is_one_sentence(form):
+    with pytest.raises(SourceError, match=r"File name too long|no file matches"):
+        open_source(form.format("n" * 300))
+
+
+def test_sources_carry_their_files(tmp_path, photo, clip):
+    one, two = write(tmp_path / "1.png", photo), write(tmp_path / "2.png", photo)
+    assert open_source(tmp_path / "%d.png").files == (one, two)
+    assert open_source(f"file://{one}").files == (one,)
+    assert open_source(clip).files == (clip,)
 
 
 def test_no_source_at_all_is_refused():

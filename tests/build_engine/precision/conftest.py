@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +13,12 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from fcnedge.calibration.collect import collect
+from fcnedge.calibration.pictures import choose_pictures
 from fcnedge.calibration.ranges import TensorRange
+from fcnedge.runtime import Bundle
+from fcnedge.runtime.manifest import FileSpec, HeadSpec, InputSpec, Manifest
+from fcnedge.runtime.preprocessing import Preprocessing
 
 SIDE = 16
 CLASSES = 5
@@ -143,6 +150,90 @@ def residual_fcn() -> ir.Model:
 def convolution(name: str, given: str, bias: bool = True, **attributes: object) -> onnx.NodeProto:
     inputs = [given, f"{name}.weight", *([f"{name}.bias"] if bias else [])]
     return helper.make_node("Conv", inputs, [name], name=name, **attributes)
+
+
+def loud_network(bias: float = 0.0) -> ir.Model:
+    """A network that tells `voc_folder`'s colours apart, and that INT8 hurts in one layer. bias: added to every score.
+
+    stem    4x4 means of (blue, green, red), from -1 to 1
+    mix     red - green, blue - green, 0.5, and 1000 everywhere: one INT8 step is then eight times all the rest
+    loud    the first three of them: nothing is left of them in INT8. It costs all the accuracy there is
+    ghost   300 times their sum, less 1000: a class that never wins. In INT8 its scores are all noise, and cost nothing
+    quiet   what loud gives, again: harmless in INT8
+    score   background where neither difference is above 0.7, else the class of the difference
+    score_ghost  the ghost's score, as it is
+    """
+    constants = {
+        "mean": np.full((1, 3, 1, 1), 128, np.float32),
+        "stem.weight": np.tile(np.eye(3, dtype=np.float32)[:, :, None, None] / 16 / 128, (1, 1, 4, 4)),
+        "mix.weight": pointwise([[0, -1, 1], [1, -1, 0], [0, 0, 0], [0, 0, 0]]),
+        "mix.bias": np.float32([0, 0, 0.5, 1000]),
+        "loud.weight": pointwise([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]),
+        "ghost.weight": pointwise([[300, 300, 300, 0]]),
+        "ghost.bias": np.float32([-1000]),
+        "quiet.weight": pointwise(np.eye(3)),
+        "score.weight": pointwise([[0, 0, 1.4], [1, 0, 0], [0, 1, 0]]),
+        "score.bias": np.full(3, bias, np.float32),
+        "score_ghost.weight": pointwise([[1]]),
+        "score_ghost.bias": np.full(1, bias, np.float32),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["image_planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["image_planes"], ["image_float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["image_float", "mean"], ["image_centred"]),
+        convolution("stem", "image_centred", bias=False, strides=[4, 4]),
+        convolution("mix", "stem"),
+        convolution("loud", "mix", bias=False),
+        convolution("ghost", "mix"),
+        convolution("quiet", "loud", bias=False),
+        convolution("score", "quiet"),
+        convolution("score_ghost", "ghost"),
+        helper.make_node("Concat", ["score", "score_ghost"], ["scores"], axis=1),
+    ]
+    return build(nodes, constants, ("image", np.uint8, (1, 64, 64, 3)))
+
+
+def pointwise(rows: object) -> np.ndarray:
+    return np.asarray(rows, np.float32)[:, :, None, None]
+
+
+def write_bundle(folder: Path, model: ir.Model) -> Path:
+    """Write a network of 64x64 pixels, stride 4 and four classes as a bundle."""
+    folder.mkdir(parents=True)
+    ir.save(model, folder / "model.fp32.onnx")
+    data = (folder / "model.fp32.onnx").read_bytes()
+    manifest = Manifest(
+        name="loud",
+        arch="seven convolutions",
+        classes=("background", "aeroplane", "bicycle", "ghost"),
+        palette=((0, 0, 0),) * 4,
+        input=InputSpec(64, 64, "stretch"),
+        preprocessing=Preprocessing("bgr", (128.0, 128.0, 128.0), (1.0, 1.0, 1.0)),
+        head=HeadSpec("bilinear", 4, 8),
+        files={"model.fp32.onnx": FileSpec(hashlib.sha256(data).hexdigest(), len(data), "fp32")},
+        versions={"onnx": onnx.__version__},
+    )
+    (folder / "model.json").write_text(manifest.to_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_loud_bundle(voc_folder: Path) -> Callable[..., Path]:
+    """Give (folder, bias of the scores) → bundle of `loud_network` with ranges.json collected on `voc_folder`."""
+
+    def made(folder: Path, bias: float = 0.0) -> Path:
+        write_bundle(folder, loud_network(bias))
+        ranges = collect(Bundle.load(folder), choose_pictures(voc_folder, "train"), method="minmax", threads=1)
+        ranges.write(folder / "ranges.json")
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def loud_bundle(make_loud_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the bundle of `loud_network`, with its ranges. Do not write to it."""
+    return make_loud_bundle(tmp_path_factory.mktemp("loud") / "bundle")
 
 
 @pytest.fixture(scope="session")
