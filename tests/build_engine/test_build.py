@@ -48,6 +48,7 @@ RULES = {
     "skip_add",
     "input_layout",
     "last_upsampling",
+    "reshape_chain",
 }
 
 
@@ -159,7 +160,7 @@ def heavier_weight(model: ir.Model, report: FusionReport) -> FusionReport:
     """The score layers 1% too strong."""
     kernels = [node.inputs[1] for node in model.graph if node.op_type == "Conv"]
     scoring = [kernel for kernel in kernels if kernel is not None and kernel.const_value.shape[0] == 5]
-    assert len(scoring) == 3
+    assert len(scoring) >= 3
     for kernel in scoring:
         kernel.const_value = ir.tensor(kernel.const_value.numpy() * np.float32(1.01))
     return report
@@ -238,7 +239,7 @@ recorded, pictures, output, ending = map(Path, sys.argv[1:])
 def replay(source, fc_channels, images, work):
     shutil.copytree(recorded, work, dirs_exist_ok=True)
     scale = (1 / 128,) * 3
-    return KerasResult(Preprocessing("rgb", (127.0,) * 3, scale), 1, sorted(work.glob("reference*.npz")))
+    return KerasResult(Preprocessing("rgb", (127.0,) * 3, scale), (), 1, sorted(work.glob("reference*.npz")))
 
 build.run_keras_stage = replay
 if ending.name == "kill":
@@ -471,7 +472,7 @@ def test_fp32_alone_can_be_measured(build, lite0_voc):
 
 
 def test_fp16_that_loses_more_than_the_limit_is_refused(build, lite0_voc, tmp_path):
-    with pytest.raises(UserError, match=r"^fp16 loses \d+\.\d\d points of mIoU on val, the limit is 0, so no bundle was"):
+    with pytest.raises(UserError, match=r"^fp16 loses \d+\.\d\d points of mIoU on val, the limit is 0, so no "):
         build("fp16", data=lite0_voc, max_drop=0)
     assert names_in(tmp_path) == []
 

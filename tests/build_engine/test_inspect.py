@@ -122,4 +122,4 @@ def test_layers_left_in_float_are_shown_by_reason(lite0_bundle):
     lines = dataclasses.replace(description, report=report).text().splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("not in int8"))
     assert [line.split("  ")[0] for line in lines[start + 1 : start + 3]] == ["b, c, d and 2 more", "g"]
-    assert [line.split("  ")[-1] for line in lines[start + 1 : start + 3]] == ["depthwise.", "score."]
+    assert [line.split()[-1] for line in lines[start + 1 : start + 3]] == ["depthwise.", "score."]
