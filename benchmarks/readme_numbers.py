@@ -82,7 +82,7 @@ def _precisions() -> list[str]:
     accuracy = _read("accuracy.json")
     rows = [
         f"| {row['precision']} | {row['backend']} | {row['graph_bytes'] / 1e6:.1f} | {100 * row['miou_subset']:.2f} "
-        f"| {row['drop_points']:.2f} | {100 * row['labels_equal']:.2f} | {row['p50_ms']:.0f} |"
+        f"| {row["drop_points"]:.2f} | {100 * row['labels_equal']:.2f} | {row['p50_ms']:.0f} |"
         for row in accuracy["rows"]
     ]
     return [
