@@ -1,7 +1,7 @@
 """Write the numbers of README and model card from the committed result files, so that none is typed by hand.
 
-benchmarks/results/sizes.json, accuracy.json, head.json and build-fcn8s-vgg16.json come from `benchmarks/sizes.py --json`,
-`fcn-bench accuracy --backend onnxruntime,openvino --json`, `benchmarks/head.py --json` and
+In benchmarks/results, sizes.json, accuracy.json, head.json and build-fcn8s-vgg16.json come from
+`benchmarks/sizes.py --json`, `fcn-bench accuracy --backend onnxruntime,openvino --json`, `benchmarks/head.py --json` and
 `fcn-build model fcn8s-vgg16 --size 512x512 --json`.
 """
 
@@ -82,7 +82,7 @@ def _precisions() -> list[str]:
     accuracy = _read("accuracy.json")
     rows = [
         f"| {row['precision']} | {row['backend']} | {row['graph_bytes'] / 1e6:.1f} | {100 * row['miou_subset']:.2f} "
-        f"| {row["drop_points"]:.2f} | {100 * row['labels_equal']:.2f} | {row['p50_ms']:.0f} |"
+        f"| {row['drop_points'] + 0.0:.2f} | {100 * row['labels_equal']:.2f} | {row['p50_ms']:.0f} |"
         for row in accuracy["rows"]
     ]
     return [
