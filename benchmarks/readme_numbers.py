@@ -1,8 +1,8 @@
 """Write the numbers of README and model card from the committed result files, so that none is typed by hand.
 
-In benchmarks/results, sizes.json, accuracy.json, head.json and build-fcn8s-vgg16.json come from
-`benchmarks/sizes.py --json`, `fcn-bench accuracy --backend onnxruntime,openvino --json`, `benchmarks/head.py --json` and
-`fcn-build model fcn8s-vgg16 --size 512x512 --json`.
+In benchmarks/results, sizes.json comes from `benchmarks/sizes.py --json`, accuracy.json from
+`fcn-bench accuracy --backend onnxruntime,openvino --json`, head.json from `benchmarks/head.py --json` and
+build-fcn8s-vgg16.json from `fcn-build model fcn8s-vgg16 --size 512x512 --json`.
 """
 
 from __future__ import annotations
