@@ -102,7 +102,7 @@ def _work(folder: Path) -> None:
     result = {
         "preprocessing": asdict(preprocessing),
         "layers": [layer.name for layer in model.layers],
-        "weights_bytes": sum(int(np.prod(variable.shape)) * 4 for variable in model.variables),
+        "weights_bytes": sum(int(np.prod(variable.shape)) * 4 for variable in model.weights),
         "references": [path.name for path in references],
     }
     (folder / _RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")

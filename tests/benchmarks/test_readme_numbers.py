@@ -11,7 +11,7 @@ from fcnedge.benchmarks import readme_numbers
 from fcnedge.benchmarks.readme_numbers import numbers, with_numbers
 
 README = readme_numbers.ROOT / "README.md"
-RESULTS = ("sizes.json", "head.json", "build-fcn8s-vgg16.json")
+RESULTS = ("sizes.json", "accuracy.json", "head.json", "build-fcn8s-vgg16.json")
 TEXT = "# x\n<!-- numbers: written by a script -->\nold\n\nold too\n<!-- end of numbers -->\n## Install\nold\n"
 
 ROW = {
@@ -26,6 +26,17 @@ ROW = {
     "p50_ms": 12.4,
 }
 SIZES = {"machine": "a machine", "threads": 2, "rows": [ROW, ROW | {"size": "64x64 stretch", "p50_ms": 9.6}]}
+ACCURACY_ROW = {
+    "precision": "fp32",
+    "backend": "openvino",
+    "graph_bytes": 13_576_571,
+    "miou_subset": 0.80533,
+    "drop_points": -0.0,
+    "labels_equal": 1.0,
+    "p50_ms": 24.9,
+}
+INT8_ROW = {"precision": "int8", "graph_bytes": 3_729_588, "miou_subset": 0.8, "drop_points": 0.533, "labels_equal": 0.996}
+ACCURACY = {"size": "384x384 stretch", "rows": [ACCURACY_ROW, ACCURACY_ROW | INT8_ROW]}
 HEAD = {"pictures": 100, "ratio": 34.4, "sparse_ms": 1.94, "dense_ms": 66.8, "unequal_pixels": 0}
 BUILD = {
     "weights_bytes": 537_000_000,
@@ -39,7 +50,7 @@ BUILD = {
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a folder of result files that stands for benchmarks/results."""
-    for name, content in zip(RESULTS, (SIZES, HEAD, BUILD), strict=True):
+    for name, content in zip(RESULTS, (SIZES, ACCURACY, HEAD, BUILD), strict=True):
         (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setattr(readme_numbers, "RESULTS", tmp_path)
     return tmp_path
@@ -66,13 +77,15 @@ def test_numbers_come_from_the_files(results):
     for line in (
         "| 96x64 stretch | 67.9 | 51.2 (3 classes) | 90.1 | 12 |",
         "| 64x64 stretch | 67.9 | 51.2 (3 classes) | 90.1 | 10 |",
+        "| fp32 | openvino | 13.6 | 80.53 | 0.00 | 100.00 | 25 |",
+        "| int8 | openvino | 3.7 | 80.00 | 0.53 | 99.60 | 25 |",
     ):
         assert line in text.splitlines()
     assert "2 threads of a machine" in text
     assert "mean over cat, dog: " in text
     assert "the 302 pictures" in text
     assert "**34x faster**" in text
-    assert "(1.9 against 67 ms, one thread), 0 pixels" in text
+    assert "(1.9 against 67 ms, one thread), pixels that differ: 0." in text
     assert "(537 MB of weights) at 512x512 took 42 s and 2.34 GB of memory, and 0 of 1,048,576 compared labels" in text
 
 

@@ -40,6 +40,8 @@ def write_lively_weights(path: Path, source: ModelSource, dtype: str = "float32"
             count = layer.get_weights()[0].size
             gamma, variance = random.uniform(0.8, 1.2, count), random.uniform(0.1, 0.3, count)
             layer.set_weights([gamma, random.normal(0, 0.1, count), random.normal(0, 0.1, count), variance])
+        if layer.name == "score_context":  # random scores of the whole picture would let one class win all of it
+            layer.set_weights([0.1 * weight for weight in layer.get_weights()])
     scores = model.predict_on_batch(preprocessing.apply(blobs(random, source.size))[None])[0]
     kernel, bias = model.get_layer("score_fr").get_weights()
     model.get_layer("score_fr").set_weights([kernel, bias - scores.mean(axis=(0, 1))])

@@ -292,7 +292,7 @@ def test_real_lite0_fuses_its_nine_residuals_and_shrinks_below_a_third(lite0_bun
     plan = place(model)
     report = to_int8(model, ranges, plan)
     kinds = [node.op_type for node in model.graph]
-    assert len(plan.layers) == 31
+    assert len(plan.layers) == 32
     assert len(plan.residuals) == 9
     assert kinds.count("QuantizeLinear") == len(plan.tensors)
     assert kinds.count("DequantizeLinear") == len(plan.tensors) + len(plan.layers)
