@@ -8,11 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 # Before any test imports TensorFlow: its start-up chatter hides failures, and no test may take somebody's GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+# How long an example takes says how busy the machine is, nothing else.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 COLOURS_BGR = ((40, 40, 40), (30, 30, 220), (220, 60, 30))
 """Colour in the pictures of `voc_folder` of background (0), aeroplane (1) and bicycle (2)."""
