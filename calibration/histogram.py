@@ -42,7 +42,8 @@ class Histogram:
         minimum, maximum = float(values.min()), float(values.max())
         if not (math.isfinite(minimum) and math.isfinite(maximum)):
             raise ValueError("NaN or infinite values")
-        exponent = max(math.frexp(max(-minimum, maximum))[1], _SMALLEST_EXPONENT)
+        peak = max(-minimum, maximum)
+        exponent = max(math.frexp(peak)[1], _SMALLEST_EXPONENT) if peak else _SMALLEST_EXPONENT  # frexp(0) is (0, 0)
         return cls(_count(values.reshape(-1), exponent), exponent, minimum, maximum)
 
     def __add__(self, other: Histogram) -> Histogram:

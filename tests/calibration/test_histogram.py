@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -35,6 +36,7 @@ def test_counts_are_numpys(values):
     assert (histogram.minimum, histogram.maximum, histogram.peak) == (values.min(), values.max(), peak)
 
 
+@example([np.zeros(1, np.float32), np.array([0.25], np.float32)], Random(0))
 @given(st.lists(VALUES, min_size=1, max_size=5), st.randoms())
 def test_sum_of_parts_in_any_order_is_the_histogram_of_all(parts, random):
     whole = Histogram.of(np.concatenate([part.ravel() for part in parts]))

@@ -79,19 +79,23 @@ def sigterm_before():
     signal.signal(signal.SIGTERM, before)
 
 
-def test_sigterm_unwinds_the_command_and_is_143(sigterm_before, capsys):
-    finished = []
-
-    def run() -> None:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            finished.append(True)
-
-    assert run_command(run, "fcn-test") == 143
-    assert finished == [True]
-    assert capsys.readouterr() == ("", "fcn-test: terminated.\n")
-    assert signal.getsignal(signal.SIGTERM) is sigterm_before
+def test_sigterm_unwinds_the_command_and_is_143():
+    body = """
+import signal
+before = lambda *_: sys.exit("SIGTERM came past run_command")
+signal.signal(signal.SIGTERM, before)
+finished = []
+def run():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        finished.append(True)
+code = run_command(run, "fcn-test")
+assert finished == [True]
+assert signal.getsignal(signal.SIGTERM) is before
+sys.exit(code)"""
+    done = in_its_own_process(body)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "fcn-test: terminated.\n")
 
 
 @pytest.mark.parametrize("error", [None, UserError("no"), KeyboardInterrupt()])
@@ -100,9 +104,12 @@ def test_handler_of_sigterm_is_given_back(sigterm_before, error):
     assert signal.getsignal(signal.SIGTERM) is sigterm_before
 
 
-def test_sigterm_that_is_ignored_stays_ignored(sigterm_before):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    assert run_command(lambda: signal.raise_signal(signal.SIGTERM), "fcn-test") == 0
+def test_sigterm_that_is_ignored_stays_ignored():
+    body = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sys.exit(run_command(lambda: signal.raise_signal(signal.SIGTERM), "fcn-test"))"""
+    assert in_its_own_process(body).returncode == 0
 
 
 def test_command_runs_in_another_thread(sigterm_before):
