@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fcnedge.runtime.command import Parser, run_command, write_json
-from fcnedge.runtime.options import add_options, read_options
+from fcnedge.runtime.options import add_commands, read_options
 
 from .accuracy import AccuracyOptions, compare_accuracy
 
@@ -15,9 +15,7 @@ from .accuracy import AccuracyOptions, compare_accuracy
 def build_parser() -> Parser:
     """The command line, from the option dataclasses."""
     parser = Parser(prog="fcn-bench", description="Measure bundles.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for name, (options, _, text) in _COMMANDS.items():
-        add_options(commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + "."), options)
+    add_commands(parser, _COMMANDS)
     return parser
 
 

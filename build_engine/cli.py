@@ -13,7 +13,7 @@ from fcnedge.calibration.sensitivity_cli import SensitivityOptions
 from fcnedge.runtime.command import Parser, jsonable, run_command, table, write_json
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.manifest import FITS
-from fcnedge.runtime.options import add_options, option, read_options
+from fcnedge.runtime.options import add_commands, option, read_options
 
 from .engines.command import EngineOptions
 from .engines.command import run as _engine
@@ -107,9 +107,7 @@ class DoctorOptions:
 def build_parser() -> Parser:
     """The command line, from the option dataclasses."""
     parser = Parser(prog="fcn-build", description="Build, train and inspect FCN segmentation bundles.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for name, (options, _, text) in _COMMANDS.items():
-        add_options(commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + "."), options)
+    add_commands(parser, _COMMANDS)
     return parser
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from fcnedge.runtime import Bundle
 from fcnedge.runtime.command import Parser, run_command, table, write_json
 from fcnedge.runtime.errors import UserError
-from fcnedge.runtime.options import add_options, option, read_options
+from fcnedge.runtime.options import add_commands, option, read_options
 
 from .sensitivity_cli import SensitivityOptions
 from .sensitivity_cli import run as _sensitivity
@@ -69,9 +69,7 @@ class RangesReport:
 def build_parser() -> Parser:
     """The command line, from the option dataclasses."""
     parser = Parser(prog="fcn-calibrate", description="Measure what a bundle needs to keep its accuracy in int8.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for name, (options, _, text) in _COMMANDS.items():
-        add_options(commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + "."), options)
+    add_commands(parser, _COMMANDS)
     return parser
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +38,13 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
     kinds = typing.get_type_hints(options)
     for field in dataclasses.fields(options):
         _add(parser, field, kinds[field.name])
+
+
+def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, tuple[type, Any, str]]) -> None:
+    """Give `parser` one subcommand per entry: name → (options dataclass, what runs it, help text of one phrase)."""
+    adder = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=type(parser))
+    for name, (options, _, text) in commands.items():
+        add_options(adder.add_parser(name, help=text, description=text[0].upper() + text[1:] + "."), options)
 
 
 def read_options(options: type[_Options], arguments: argparse.Namespace) -> _Options:
