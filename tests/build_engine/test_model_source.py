@@ -208,5 +208,6 @@ def test_foreign_weights_of_another_class_count_are_refused(trained, tmp_path):
     arrays = safetensors.numpy.load_file(str(trained[1]))
     path = tmp_path / "theirs.safetensors"
     safetensors.numpy.save_file(arrays, str(path))
-    with pytest.raises(UserError, match=r"score_fr/kernel has shape \(1, 1, 320, 3\) where .* has \(1, 1, 320, 4\)"):
+    # the score layers are the ones whose shapes the class count sets: the first of them is named
+    with pytest.raises(UserError, match=r"score_\w+/kernel has shape \(1, 1, \d+, 3\) where .* has \(1, 1, \d+, 4\)"):
         keras_model(resolve_source("fcn32s-lite0", weights=path, classes="4"), fc_channels=8, fixed_size=True)
