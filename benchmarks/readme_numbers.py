@@ -60,8 +60,7 @@ def numbers() -> str:
             "",
             *_precisions(),
             f"mIoU-7 is the mean over {subset}: the classes with enough pixels in the {sizes['rows'][0]['pictures']} "
-            "pictures used, a subset of VOC2012 val with SBD masks. The machine had other work during "
-            "these runs: the milliseconds of the first table say little.",
+            "pictures used, a subset of VOC2012 val with SBD masks.",
             "",
             f"The head, class scores to a mask of class ids on {head['pictures']} of these pictures: "
             f"**{head['ratio']:.0f}x faster** than dense deconvolution in ONNX Runtime and NumPy argmax "
