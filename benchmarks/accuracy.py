@@ -11,17 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fcnedge.calibration.miou import ConfusionMatrix
+from fcnedge.calibration.miou import MIOU_7, ConfusionMatrix
 from fcnedge.calibration.voc import VocSample, read_voc
 from fcnedge.runtime import Bundle, Segmentation, Segmenter
+from fcnedge.runtime.backends.cpu_target import cpu_target
 from fcnedge.runtime.command import Progress, table
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.manifest import PRECISIONS
-from fcnedge.runtime.onnx_locations import external_locations
 from fcnedge.runtime.options import option
-
-SUBSET = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
-"""The subset mean of models that have these classes, unless another is asked for: mIoU-7."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class AccuracyOptions:
     )
     backend: str = option("what runs them: backends with commas, or auto for the best that works here", "auto")
     subset: str | None = option(
-        f"classes of the subset mean, with commas; default: {','.join(SUBSET)}, or all where the model lacks one", None
+        f"classes of the subset mean, with commas; default: {','.join(MIOU_7)}, or all where the model lacks one", None
     )
     threads: int | None = option("CPU threads of one inference; default: one per core", None)
     json: Path | None = option("write the result as JSON", None, metavar="FILE")
@@ -234,7 +231,7 @@ def _precisions(text: str, bundle: Bundle) -> tuple[str, ...]:
 
 def _subset(text: str | None, classes: Sequence[str]) -> tuple[str, ...]:
     if text is None:
-        return SUBSET if set(SUBSET) <= set(classes) else tuple(classes)
+        return MIOU_7 if set(MIOU_7) <= set(classes) else tuple(classes)
     subset = _listed("--subset", text)
     unknown = [name for name in subset if name not in classes]
     if unknown:
@@ -253,9 +250,7 @@ def _listed(name: str, text: str) -> tuple[str, ...]:
 
 
 def _graph_bytes(bundle: Bundle, precision: str) -> int:
-    graph = bundle.model(precision)
-    paths = [graph, *(graph.parent / location for location in external_locations(graph))]
-    return sum(bundle.manifest.files[path.relative_to(bundle.path).as_posix()].bytes for path in paths)
+    return sum(spec.bytes for spec in bundle.graph_files(bundle.model(precision, cpu_target())).values())
 
 
 if __name__ == "__main__":

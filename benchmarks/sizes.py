@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcnedge.benchmarks.accuracy import Accuracy, AccuracyOptions, measure_accuracy
+from fcnedge.benchmarks.machine import machine
 from fcnedge.build_engine.build import build_bundle
 from fcnedge.build_engine.model_source import ModelSource, resolve_source
 from fcnedge.build_engine.models.names import check_size
@@ -60,7 +60,7 @@ def measure_sizes(options: SizesOptions) -> SizesResult:
             accuracy = AccuracyOptions(bundle, options.data, split=options.split, threads=options.threads)
             rows.append(measure_accuracy(accuracy))
             sys.stderr.write(f"{_row(rows[-1])}\n")
-    return SizesResult(_machine(), options.threads or os.cpu_count() or 1, tuple(rows))
+    return SizesResult(machine(), options.threads or os.cpu_count() or 1, tuple(rows))
 
 
 def _sources(options: SizesOptions) -> list[ModelSource]:
@@ -162,16 +162,6 @@ def _mean_title(result: SizesResult) -> str:
 
 def _row(row: Accuracy) -> str:
     return f"{row.size}: mIoU-{len(row.subset)} {row.miou_subset:.4f}, {row.p50_ms:.1f} ms"
-
-
-def _machine() -> str:
-    """Processor model and core count."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{model}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

@@ -20,13 +20,14 @@ from fcnedge.runtime.manifest import PRECISIONS, HeadSpec, InputSpec
 from fcnedge.runtime.preprocessing import Preprocessing, fit_frame
 
 from .agreement import MAX_SCORE_DIFFERENCE, Agreement, compare
-from .bundle_writer import check_output, file_specs, publish, staging_folder, write_manifest
+from .bundle_writer import check_output, file_specs, graph_words, publish, staging_folder, write_manifest
 from .fusion import FusionReport
 from .keras_stage import EXPORTED_FILE, KerasResult, run_keras_stage
 from .labelled_accuracy import Accuracy
 from .model_source import ModelSource
 from .precision.variant import VariantReport
-from .typed_stage import PrecisionPlan, RangesUsed, head_of, run_typed_stage
+from .typed_plan import PrecisionPlan
+from .typed_stage import RangesUsed, head_of, run_typed_stage
 from .verify_pictures import read_verify_pictures
 
 MODEL_FILE = "model.fp32.onnx"
@@ -94,12 +95,14 @@ def build_bundle(
     *,
     verify: Path | None = None,
     fc_channels: int = 4096,
+    head: str = "bilinear",
     force: bool = False,
     plan: PrecisionPlan | None = None,
 ) -> BuildReport:
     """Build `source` into the bundle folder `output`, and return what was measured.
 
     verify: folder of pictures (or one picture) on which graph and Keras must agree; None takes the demo pictures.
+    head: "bilinear", or "labels" to keep all of the head in the graph, as a learned last deconvolution is in any case.
     plan: which precisions to build, from `plan_precisions`; None: fp32 alone.
     The bundle appears by one rename, whole or not at all. Raises UserError when the graph disagrees with Keras, a
     precision disagrees with FP32 or loses more than the plan allows, ranges are of another model, the output is taken
@@ -113,7 +116,7 @@ def build_bundle(
         work.mkdir()
         steps.start("run and export Keras")
         keras = run_keras_stage(source, fc_channels, pictures, work)
-        report = _graph_half(source, keras, staging, output, steps)
+        report = _graph_half(source, keras, staging, output, steps, labels=head == "labels")
         if not report.agreement.holds:
             raise UserError(_disagreement(report.agreement))
         bundle = _staged_bundle(source, keras, report, staging)
@@ -124,7 +127,9 @@ def build_bundle(
     return report
 
 
-def _graph_half(source: ModelSource, keras: KerasResult, staging: Path, output: Path, steps: _Steps) -> BuildReport:
+def _graph_half(
+    source: ModelSource, keras: KerasResult, staging: Path, output: Path, steps: _Steps, *, labels: bool
+) -> BuildReport:
     """Fuse the exported graph, save it and compare it with Keras's answers."""
     import onnx_ir as ir
 
@@ -134,12 +139,12 @@ def _graph_half(source: ModelSource, keras: KerasResult, staging: Path, output: 
 
     steps.start("fuse")
     graph = ir.load(staging / _WORK / EXPORTED_FILE)
-    fusion = fuse(graph, source.size)
+    fusion = fuse(graph, source.size, labels=labels)
     name_layers(graph.graph, keras.layers)
     written = save_onnx(graph, staging / MODEL_FILE)
     del graph
     steps.start("compare with Keras")
-    specs = file_specs(staging, {path.name: "fp32" for path in written})
+    specs = file_specs(staging, [path.name for path in written])
     manifest = _manifest(source, keras.preprocessing, fusion, specs)
     head = head_of(manifest)
     backend = open_backend(Bundle(staging, manifest), "onnxruntime")
@@ -183,7 +188,7 @@ def _typed_half(
 
 def _staged_bundle(source: ModelSource, keras: KerasResult, report: BuildReport, staging: Path) -> Bundle:
     """The FP32 bundle as it stands before it is written."""
-    specs = file_specs(staging, {path.name: "fp32" for path in sorted(staging.glob(f"{MODEL_FILE}*"))})
+    specs = file_specs(staging, [path.name for path in sorted(staging.glob(f"{MODEL_FILE}*"))])
     return Bundle(staging, _manifest(source, keras.preprocessing, report.fusion, specs))
 
 
@@ -192,18 +197,13 @@ def _finish(staging: Path, source: ModelSource, preprocessing: Preprocessing, re
     shutil.rmtree(staging / _WORK)
     write_json(report, staging / REPORT_FILE)
     names = sorted((path.name for path in staging.iterdir()), key=_place_in_manifest)
-    specs = file_specs(staging, {name: _precision_of(name) for name in names})
+    specs = file_specs(staging, names)
     write_manifest(staging, _manifest(source, preprocessing, report.fusion, specs))
-
-
-def _precision_of(name: str) -> str | None:
-    """`int8` of `model.int8.onnx` and `model.int8.onnx.data`; None of other files."""
-    return name.split(".")[1] if name.startswith("model.") else None
 
 
 def _place_in_manifest(name: str) -> tuple[int, str]:
     """Graphs first, most exact first."""
-    precision = _precision_of(name)
+    precision, _ = graph_words(name)
     return (len(PRECISIONS) if precision is None else PRECISIONS.index(precision), name)
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fcnedge.runtime import Bundle, Manifest
@@ -32,8 +32,28 @@ def check_output(output: Path, *, force: bool) -> None:
         parent = _existing(output.resolve().parent)
     if not parent.is_dir():
         raise UserError(f"{parent} is a file, so no bundle can lie in it; choose another place for -o.")
-    if not os.access(parent, os.W_OK):
+    check_takes_folders(parent, output)
+
+
+def check_takes_folders(parent: Path, output: Path) -> None:
+    """Raise UserError unless a folder can be made in the folder `parent`; output: as asked for.
+
+    By making one and taking it away again: root may write to /proc, say its permissions, and cannot.
+    """
+    if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"{parent} cannot be written to; choose another place for -o.")
+    with _every_refusal(output):
+        Path(tempfile.mkdtemp(prefix=f".{output.name[:50]}.", dir=parent)).rmdir()
+
+
+@contextlib.contextmanager
+def _every_refusal(output: Path) -> Iterator[None]:
+    """As disk_errors, for a block that does nothing but make folders: whatever goes wrong, the place is to blame."""
+    try:
+        with disk_errors(output):
+            yield
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}); choose another place for -o.") from error
 
 
 @contextlib.contextmanager
@@ -42,7 +62,7 @@ def staging_folder(output: Path) -> Iterator[Path]:
 
     Where `output` is a link, beside what it points to. Turns a full disk into a UserError.
     """
-    with disk_errors(output):
+    with _every_refusal(output):
         target = output.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -70,12 +90,22 @@ def disk_errors(output: Path) -> Iterator[None]:
         raise
 
 
-def file_specs(folder: Path, precisions: dict[str, str | None]) -> dict[str, FileSpec]:
-    """Size and hash of every named file in `folder`; precisions: the graph each belongs to, by file name."""
+def file_specs(folder: Path, names: Iterable[str]) -> dict[str, FileSpec]:
+    """Size and hash of every named file in `folder`, and what graph it belongs to by its name."""
     return {
-        name: FileSpec(sha256_of(folder / name), (folder / name).stat().st_size, precision)
-        for name, precision in precisions.items()
+        name: FileSpec(sha256_of(folder / name), (folder / name).stat().st_size, *graph_words(name)) for name in names
     }
+
+
+def graph_words(name: str) -> tuple[str | None, str | None]:
+    """Precision and target of a graph, or of its weights: `model.int8.vnni.onnx.data` → ("int8", "vnni").
+
+    None for the target of a graph that serves every backend, (None, None) for other files.
+    """
+    if not name.startswith("model.") or ".onnx" not in name:
+        return None, None
+    precision, _, target = name.removeprefix("model.").partition(".onnx")[0].partition(".")
+    return precision, target or None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:

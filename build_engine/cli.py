@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fcnedge.calibration.sensitivity_cli import SensitivityOptions
 from fcnedge.runtime.command import Parser, jsonable, run_command, table, write_json
 from fcnedge.runtime.errors import UserError
-from fcnedge.runtime.manifest import FITS
+from fcnedge.runtime.manifest import FITS, HEADS
 from fcnedge.runtime.options import add_commands, option, read_options
 
 from .engines.command import EngineOptions
@@ -22,6 +22,11 @@ from .models.names import ARCHITECTURES, check_size
 if TYPE_CHECKING:
     from .build import BuildReport
 
+_CLASSES_HELP = (
+    "a text file with one name per line, in the order of the masks' ids (the first line is id 0, the background), names "
+    "with commas in that order, or how many; default: those of the weights, else VOC's 21"
+)
+
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -30,12 +35,17 @@ class ModelOptions:
     model: str = option(f"a shipped model (fcn8s-lite0-voc) or one of {', '.join(ARCHITECTURES)}", positional=True)
     output: Path = option("bundle folder to write", short="-o", metavar="BUNDLE")
     weights: Path | None = option("weights to load (.safetensors, .weights.h5); default: random", None, metavar="FILE")
-    classes: str | None = option("how many, a text file of names, or names with commas; default: VOC's 21", None)
+    classes: str | None = option(_CLASSES_HELP, None)
     size: tuple[int, int] | None = option(
         "network input as WIDTHxHEIGHT, multiples of 32; default: what the weights were trained for, else 512x512", None
     )
     fit: str | None = option("how frames of another shape get to that size; default: as trained", None, choices=FITS)
     fc_channels: int = option("width of VGG16's fc6 and fc7", 4096)
+    head: str = option(
+        "last upsampling and argmax: in the runtime, the fast way (bilinear), or in the graph (labels)",
+        "bilinear",
+        choices=HEADS,
+    )
     verify: Path | None = option(
         "pictures on which the bundle must agree with Keras; default: the demo photographs", None, metavar="DIR"
     )
@@ -48,6 +58,7 @@ class ModelOptions:
     exclude: str | None = option("convolutions that int8 leaves in float, with commas", None, metavar="LAYERS")
     data: Path | None = option("folder in VOC layout to measure each precision's mIoU on", None, metavar="VOC")
     split: str = option("list of labelled pictures, ImageSets/Segmentation/NAME.txt", "val")
+    subset: str | None = option("classes to take that mIoU over, with commas; default: all that occur", None)
     max_drop: float | None = option(
         "most points of mIoU that a precision may lose; int8 first leaves layers in float", None, metavar="POINTS"
     )
@@ -64,7 +75,7 @@ class TrainOptions:
     data: tuple[Path, ...] = option("folders in VOC layout; validation comes from the first", metavar="VOC")
     output: Path = option("folder for weights, checkpoints and curve", short="-o", metavar="DIR")
     weights: Path | None = option("weights to start from; default: ImageNet for lite0, random for vgg16", None)
-    classes: str | None = option("how many, a text file of names, or names with commas; default: VOC's 21", None)
+    classes: str | None = option(_CLASSES_HELP, None)
     split: str = option("list of training pictures, ImageSets/Segmentation/NAME.txt", "train")
     val_split: str = option("list of validation pictures", "val")
     val_images: int = option("validation pictures per epoch; 0 for none", 100)
@@ -135,7 +146,7 @@ def _naming_extras(run: Callable[[Any], None], options: Any) -> None:
 def _model(options: ModelOptions) -> None:
     from .bundle_writer import check_output
     from .model_source import resolve_source
-    from .typed_stage import plan_precisions
+    from .typed_plan import plan_precisions
     from .verify_pictures import read_verify_pictures
 
     source = resolve_source(
@@ -150,6 +161,7 @@ def _model(options: ModelOptions) -> None:
         exclude=options.exclude,
         data=options.data,
         split=options.split,
+        subset=options.subset,
         max_drop=options.max_drop,
     )
     if options.dry_run:
@@ -165,7 +177,13 @@ def _model(options: ModelOptions) -> None:
     from .build import build_bundle
 
     report = build_bundle(
-        source, options.output, verify=options.verify, fc_channels=options.fc_channels, force=options.force, plan=plan
+        source,
+        options.output,
+        verify=options.verify,
+        fc_channels=options.fc_channels,
+        head=options.head,
+        force=options.force,
+        plan=plan,
     )
     if options.json is not None:
         write_json(report, options.json)

@@ -89,11 +89,13 @@ def precision_table(report: dict[str, Any]) -> str:
     if ranges:
         lines.append(f"ranges: {ranges['origin']}, {ranges['method']} of {ranges['images']} pictures")
     if accuracy:
-        lines.append(
-            f"mIoU: {accuracy['split']}, {accuracy['pictures']} pictures at their own size, all classes that occur"
-        )
+        over = ", ".join(accuracy["subset"] or ("all classes that occur",))
+        lines.append(f"mIoU: {accuracy['split']}, {accuracy['pictures']} pictures at their own size, {over}")
     if accuracy.get("exceptions"):
-        lines.append(f"left in float to hold --max-drop {accuracy['max_drop']:g}: {', '.join(accuracy['exceptions'])}")
+        lines.append(
+            f"left in float to hold --max-drop {accuracy['max_drop']:g}, chosen on {accuracy['chosen_on']}: "
+            f"{', '.join(accuracy['exceptions'])}"
+        )
     return "\n".join(lines)
 
 

@@ -25,24 +25,28 @@ from .precision.simulation import open_simulated
 
 @dataclass(frozen=True)
 class Accuracy:
-    """miou: share of 1 by precision, over all classes that occur; drop_points: percentage points below fp32's.
+    """miou: share of 1 by graph (Form.title); drop_points: percentage points below fp32's.
 
-    max_drop: the limit, None for none; exceptions: convolutions that INT8 had to leave in float to hold it.
+    subset: classes that it is the mean over, None for all that occur. max_drop: the limit, None for none; exceptions:
+    convolutions that INT8 had to leave in float to hold it, and chosen_on: the pictures, in words, that chose them.
     """
 
     split: str
     pictures: int
+    subset: tuple[str, ...] | None
     miou: dict[str, float]
     drop_points: dict[str, float]
     max_drop: float | None
     exceptions: tuple[str, ...]
+    chosen_on: str | None
 
 
-def mean_iou(bundle: Bundle, graph: Path, samples: Sequence[VocSample]) -> float:
-    """MIoU (share of 1) of one graph with the input, fit and head of `bundle`, over all classes that occur.
+def mean_iou(bundle: Bundle, graph: Path, samples: Sequence[VocSample], subset: Sequence[str] | None = None) -> float:
+    """MIoU (share of 1) of one graph with the input, fit and head of `bundle`.
 
-    A picture at a time; the graph is released at the end. Raises UserError for a picture or mask that cannot be read,
-    a mask that does not fit, and masks without a pixel that counts.
+    subset: names of the classes to take the mean over, None for all that occur. A picture at a time; the graph is
+    released at the end. Raises UserError for a picture or mask that cannot be read, a mask that does not fit, and masks
+    without a pixel that counts.
     """
     matrix = ConfusionMatrix(len(bundle.manifest.classes))
     with contextlib.closing(Progress()) as progress, Segmenter(bundle, _Simulated(graph)) as segment:
@@ -52,10 +56,17 @@ def mean_iou(bundle: Bundle, graph: Path, samples: Sequence[VocSample]) -> float
                 matrix.add(sample.read_mask(), segment(sample.read_image()))
             except ValueError as error:
                 raise UserError(f"{sample.mask_path} does not fit its picture or the model: {error}.") from error
-    miou = matrix.mean_iou()
+    miou = matrix.mean_iou(class_ids(subset, bundle.manifest.classes))
     if math.isnan(miou):
-        raise UserError(f"no pixel of {len(samples)} masks counts, all are void; choose another --split.")
+        raise UserError(
+            f"no pixel of {len(samples)} masks counts, all are void or of other classes; choose another --split."
+        )
     return miou
+
+
+def class_ids(subset: Sequence[str] | None, classes: Sequence[str]) -> list[int] | None:
+    """Positions of the names of `subset` in `classes`, which has them all; None for None."""
+    return None if subset is None else [classes.index(name) for name in subset]
 
 
 class _Simulated:

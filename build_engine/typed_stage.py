@@ -10,17 +10,16 @@ import numpy as np
 
 from fcnedge.calibration.collect import collect, preprocessing_sha256
 from fcnedge.calibration.pictures import PictureList
-from fcnedge.calibration.ranges import Ranges, read_ranges, replace_file
+from fcnedge.calibration.ranges import Ranges, replace_file
 from fcnedge.calibration.tensorrt_cache import write_cache
-from fcnedge.calibration.voc import VocSample, check_voc, read_voc
 from fcnedge.runtime import BilinearHead, Bundle
 from fcnedge.runtime.errors import UserError
-from fcnedge.runtime.manifest import PRECISIONS, Manifest
+from fcnedge.runtime.manifest import Manifest
 from fcnedge.runtime.opencv import load_cv2
 
-from .labelled_accuracy import Accuracy, mean_iou
-from .model_source import WEIGHTS_FOLDER, ModelSource, shipped_models
-from .precision.variant import Fp32Reference, VariantReport, write_variant
+from .labelled_accuracy import Accuracy, class_ids, mean_iou
+from .precision.variant import FORMS, Fp32Reference, VariantReport, write_variant
+from .typed_plan import PrecisionPlan, choice_pictures
 
 RANGES_FILE = "ranges.json"
 CACHE_FILE = "calibration.cache"
@@ -29,24 +28,6 @@ MIN_INT8_SHARE = 0.5
 
 With fewer it is FP16 by another name: no smaller and no faster worth the name, and what is wrong are the ranges.
 """
-
-
-@dataclass(frozen=True)
-class PrecisionPlan:
-    """What to build beside FP32, checked as far as is possible before the build.
-
-    precisions: fp32 first, then what was asked for, most exact first; ranges: None to collect them on the verify
-    pictures; origin: of the ranges, in words; exclude: convolutions that INT8 leaves in float; samples: labelled
-    pictures, none for no mIoU; split: their list; max_drop: the most points of mIoU that a precision may lose, or None.
-    """
-
-    precisions: tuple[str, ...] = ("fp32",)
-    ranges: Ranges | None = None
-    origin: str = ""
-    exclude: frozenset[str] = frozenset()
-    samples: tuple[VocSample, ...] = ()
-    split: str = ""
-    max_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,49 +41,11 @@ class RangesUsed:
 
 @dataclass(frozen=True)
 class TypedResult:
-    """precisions: typed graph by precision, without fp32; accuracy: None without labelled pictures."""
+    """precisions: typed graph by Form.title, without fp32; accuracy: None without labelled pictures."""
 
     ranges: RangesUsed | None = None
     precisions: dict[str, VariantReport] = field(default_factory=dict)
     accuracy: Accuracy | None = None
-
-
-def plan_precisions(
-    source: ModelSource,
-    precision: str = "fp32",
-    *,
-    ranges: Path | None = None,
-    exclude: str | None = None,
-    data: Path | None = None,
-    split: str = "val",
-    max_drop: float | None = None,
-) -> PrecisionPlan:
-    """Turn the command line's words into a plan. precision, exclude: names with commas between them.
-
-    ranges: None takes those that ship with the model, if there are any. Raises UserError for an unknown precision,
-    options that need another, int8 without ranges, damaged ranges, and labelled pictures that are not in order.
-    """
-    precisions = _precisions(precision)
-    if exclude is not None and "int8" not in precisions:
-        raise UserError("--exclude names layers that INT8 leaves in float; add int8 to --precision.")
-    if ranges is not None and precisions == ("fp32",):
-        raise UserError("--ranges is for FP16 and INT8; add --precision fp32,fp16,int8.")
-    if max_drop is not None and data is None:
-        raise UserError("--max-drop is measured on labelled pictures; name a folder in VOC layout with --data.")
-    if max_drop is not None and precisions == ("fp32",):
-        raise UserError("--max-drop limits what FP16 and INT8 lose; add --precision fp32,fp16,int8.")
-    if max_drop is not None and not 0 <= max_drop <= 100:
-        raise UserError(f"--max-drop is {max_drop:g}; it is in points of mIoU, from 0 to 100.")
-    found, origin = _find_ranges(source, precisions, ranges)
-    return PrecisionPlan(
-        precisions=precisions,
-        ranges=found,
-        origin=origin,
-        exclude=frozenset() if exclude is None else frozenset(_listed("--exclude", exclude)),
-        samples=() if data is None else _samples(data, split, len(source.classes)),
-        split=split,
-        max_drop=max_drop,
-    )
 
 
 def run_typed_stage(
@@ -132,28 +75,32 @@ class _Stage:
         self._variants: dict[str, VariantReport] = {}
         self._miou: dict[str, float] = {}
         self._exceptions: frozenset[str] = frozenset()
+        self._chosen_on: str | None = None
         if len(plan.precisions) > 1:
             start("ranges")
             self._ranges, self._used = _fitting_ranges(plan, bundle, images, work)
             self._reference = Fp32Reference(self._fp32, images, head_of(bundle.manifest))
         if plan.samples:
             start("mIoU of fp32")
-            self._miou["fp32"] = mean_iou(bundle, self._fp32, plan.samples)
+            self._miou["fp32"] = mean_iou(bundle, self._fp32, plan.samples, plan.subset)
 
     def add(self, precision: str) -> None:
-        """Write one precision, measure it, and refuse it where it is not good enough."""
-        variant = self._write(precision, self._plan.exclude)
+        """Write all graphs of one precision, measure them, and refuse it where one is not good enough."""
         limit = self._plan.max_drop
-        if limit is not None and self._drop(precision) > limit and precision == "int8":
-            variant = self._with_exceptions(variant, limit)
-        if limit is not None and self._drop(precision) > limit:
+        exclude = self._plan.exclude if precision == "int8" else frozenset()
+        variants = self._write(precision, exclude)
+        if limit is not None and precision == "int8" and self._worst(variants)[1] > limit:
+            variants = self._with_exceptions(variants, limit)
+        if limit is not None and self._worst(variants)[1] > limit:
+            title, drop = self._worst(variants)
             advice = "leave fp16 out" if precision == "fp16" else "collect the ranges on more pictures, exclude layers"
             raise UserError(
-                f"{precision} loses {self._drop(precision):.2f} points of mIoU on {self._plan.split}, the limit is "
+                f"{title} loses {drop:.2f} points of mIoU on {self._plan.split}{self._excepted()}, the limit is "
                 f"{limit:g}, so no bundle was written; {advice}, or raise --max-drop."
             )
-        variant.check()
-        self._variants[precision] = variant
+        for variant in variants:
+            variant.check()
+            self._variants[variant.title] = variant
         if precision == "int8":
             self._write_ranges()
 
@@ -164,52 +111,69 @@ class _Stage:
             accuracy = Accuracy(
                 split=plan.split,
                 pictures=len(plan.samples),
+                subset=plan.subset,
                 miou=dict(self._miou),
-                drop_points={name: self._drop(name) for name in self._variants},
+                drop_points={title: self._drop(title) for title in self._variants},
                 max_drop=plan.max_drop,
                 exceptions=tuple(sorted(self._exceptions)),
+                chosen_on=self._chosen_on,
             )
         return TypedResult(self._used, self._variants, accuracy)
 
-    def _write(self, precision: str, exclude: frozenset[str]) -> VariantReport:
+    def _write(self, precision: str, exclude: frozenset[str]) -> list[VariantReport]:
+        """All graphs of `precision`, the one that serves every backend first."""
         assert self._ranges is not None, "there is a precision beside fp32"
-        self._start(precision)
-        target = self._bundle.path / f"model.{precision}.onnx"
-        excluded = exclude if precision == "int8" else frozenset()
-        variant = write_variant(precision, self._ranges, target, reference=self._reference, exclude=excluded)
-        if self._plan.samples:
-            self._start(f"mIoU of {precision}")
-            self._miou[precision] = mean_iou(self._bundle, target, self._plan.samples)
-        return variant
+        variants = []
+        for form in FORMS[precision]:
+            self._start(form.title)
+            folder = self._bundle.path
+            variants.append(write_variant(form, self._ranges, folder, reference=self._reference, exclude=exclude))
+            if self._plan.samples:
+                self._start(f"mIoU of {form.title}")
+                graph, plan = folder / form.file, self._plan
+                self._miou[form.title] = mean_iou(self._bundle, graph, plan.samples, plan.subset)
+        return variants
 
-    def _drop(self, precision: str) -> float:
-        return 100 * (self._miou["fp32"] - self._miou[precision])
+    def _drop(self, title: str) -> float:
+        return 100 * (self._miou["fp32"] - self._miou[title])
 
-    def _with_exceptions(self, variant: VariantReport, limit: float) -> VariantReport:
+    def _worst(self, variants: list[VariantReport]) -> tuple[str, float]:
+        """Title and drop, in points, of the graph that loses most."""
+        return max(((variant.title, self._drop(variant.title)) for variant in variants), key=lambda each: each[1])
+
+    def _excepted(self) -> str:
+        return f" with {_shown(self._exceptions)} in float" if self._exceptions else ""
+
+    def _with_exceptions(self, variants: list[VariantReport], limit: float) -> list[VariantReport]:
         """INT8 with the fewest layers in float that hold the limit. Raises UserError when that is too many."""
         from .precision.mixed import fewest_exceptions
 
         manifest, head = self._bundle.manifest, head_of(self._bundle.manifest)
         if head is None or self._ranges is None:  # scores are needed to find the layers that spoil them
-            return variant
-        self._start("search layers to leave in float")
+            return variants
+        samples, self._chosen_on = choice_pictures(self._plan)
+        self._start(f"search layers to leave in float on {self._chosen_on}")
         found = fewest_exceptions(
             self._fp32,
             self._ranges,
-            list(self._plan.samples),
+            samples,
             (manifest.input.height, manifest.input.width),
             manifest.input.fit,
             head,
             max_drop=limit,
             exclude=self._plan.exclude,
-            threads=None,
+            subset=class_ids(self._plan.subset, manifest.classes),
+            elsewhere="fp32",
         )
         self._exceptions = frozenset(found.exclude) - self._plan.exclude
-        left = len(set(variant.int8_layers) - self._exceptions)
-        if left < MIN_INT8_SHARE * len(variant.int8_layers):
+        if not self._exceptions:
+            return variants
+        layers = set(variants[0].int8_layers)
+        if len(layers - self._exceptions) < MIN_INT8_SHARE * len(layers):
+            title, drop = self._worst(variants)
             raise UserError(
-                f"int8 loses {self._drop('int8'):.2f} points of mIoU on {self._plan.split}, and to hold the limit of "
-                f"{limit:g} it would need {len(self._exceptions)} of {len(variant.int8_layers)} convolutions in float "
+                f"{title} loses {drop:.2f} points of mIoU on {self._plan.split}, and to hold the limit of "
+                f"{limit:g} it would need {len(self._exceptions)} of {len(layers)} convolutions in float "
                 f"({_shown(self._exceptions)}), so no bundle was written; collect the ranges on more pictures, take "
                 f"fp16, or raise --max-drop."
             )
@@ -226,43 +190,6 @@ class _Stage:
 def head_of(manifest: Manifest) -> BilinearHead | None:
     """The head that the runtime puts behind the scores; None when the graph gives labels."""
     return BilinearHead(manifest.head.geometry) if manifest.head.kind == "bilinear" else None
-
-
-def _precisions(text: str) -> tuple[str, ...]:
-    words = _listed("--precision", text)
-    unknown = [word for word in words if word not in PRECISIONS]
-    if unknown:
-        raise UserError(f"--precision has {unknown[0]!r}; it takes {', '.join(PRECISIONS)} with commas between them.")
-    return tuple(precision for precision in PRECISIONS if precision == "fp32" or precision in words)
-
-
-def _listed(flag: str, text: str) -> tuple[str, ...]:
-    words = tuple(word.strip() for word in text.split(","))
-    if "" in words:
-        raise UserError(f"{flag} is {text!r}; it takes names with commas between them.")
-    return words
-
-
-def _find_ranges(source: ModelSource, precisions: tuple[str, ...], path: Path | None) -> tuple[Ranges | None, str]:
-    if precisions == ("fp32",):
-        return None, ""
-    if path is not None:
-        return read_ranges(path), str(path)
-    shipped = WEIGHTS_FOLDER / f"{source.name}.ranges.json"
-    if source.name in shipped_models() and shipped.is_file():
-        return read_ranges(shipped), f"shipped with {source.name}"
-    if "int8" in precisions:
-        raise UserError(
-            f"int8 needs activation ranges, and {source.name} has none; build it in fp32, collect them with "
-            f"fcn-calibrate ranges BUNDLE --data VOC, and pass --ranges ranges.json."
-        )
-    return None, ""
-
-
-def _samples(data: Path, split: str, classes: int) -> tuple[VocSample, ...]:
-    samples = read_voc(data, split)
-    check_voc(samples, classes)
-    return tuple(samples)
 
 
 def _fitting_ranges(

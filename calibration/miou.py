@@ -12,6 +12,9 @@ import numpy as np
 
 from .voc import VOID
 
+MIOU_7 = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
+"""The subset mean that VOC models are compared by where no other is asked for."""
+
 
 class ConfusionMatrix:
     """Counts of pixels by (true class, predicted class); counts[i, j] int64, void left out."""

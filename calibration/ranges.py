@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from fcnedge.runtime.errors import UserError
+from fcnedge.runtime.strict_json import Fields, Refusing, strict_loads
 
 from .fingerprint import GraphFingerprint, WeightPrint
 from .thresholds import METHODS
@@ -24,8 +23,8 @@ MAX_JSON_BYTES = 32 << 20
 _LARGEST = 3.4028234663852886e38  # of float32
 _MOST_PICTURES = 10**9
 _MAX_LABEL = 500
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _AGAIN = "collect the ranges again with fcn-calibrate ranges"
+_REFUSING = Refusing(UserError, _AGAIN, _MAX_LABEL)
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,11 @@ class Ranges:
         if len(text) > MAX_JSON_BYTES:
             raise UserError(f"{name} has {len(text)} bytes, more than any graph needs; {_AGAIN}.")
         try:
-            data = json.loads(text, object_pairs_hook=_without_duplicates)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{name} is not valid JSON ({str(error).splitlines()[0]}); {_AGAIN}.") from None
-        root = _Fields(data, name)
-        version = root.integer("format", 0)
+            data = strict_loads(text)
+        except ValueError as error:
+            raise UserError(f"{name} is not valid JSON ({error}); {_AGAIN}.") from None
+        root = Fields(data, name, _REFUSING)
+        version = root.integer("format", 0, 10**9)
         if version != FORMAT_VERSION:
             raise UserError(f"{name} has format {version}, this fcnedge reads format {FORMAT_VERSION}; {_AGAIN}.")
         method = root.text("method")
@@ -95,12 +94,12 @@ class Ranges:
         return cls(
             method=method,
             percentile=_percentile(root, method),
-            images=root.integer("images", 1),
+            images=root.integer("images", 1, _MOST_PICTURES),
             skipped=root.texts("skipped"),
             list_sha256=root.sha256("list_sha256"),
             preprocessing_sha256=root.sha256("preprocessing_sha256"),
             graph=_graph(root.sub("graph")),
-            tensors={name: _tensor(entry) for name, entry in root.sub("tensors").entries()},
+            tensors={name: _tensor(entry) for name, entry in _entries(root.sub("tensors"))},
             versions=_versions(root.sub("versions")),
         )
 
@@ -141,65 +140,7 @@ def replace_file(path: Path, data: bytes) -> None:
         raise UserError(f"{path} cannot be written ({error.strerror}); free some space or choose another.") from error
 
 
-class _Fields:
-    """One JSON object, read field by field; every refusal names the field's path."""
-
-    def __init__(self, data: Any, path: str):
-        if not isinstance(data, dict):
-            raise UserError(f"{path} must be a JSON object, got {_shown(data)}; {_AGAIN}.")
-        self.data, self.path = data, path
-
-    def refuse(self, field: str, expected: str) -> UserError:
-        got = _shown(self.data[field]) if field in self.data else "nothing"
-        return UserError(f"{self.path}: {field} must be {expected}, got {got}; {_AGAIN}.")
-
-    def sub(self, field: str) -> _Fields:
-        if not isinstance(self.data.get(field), dict):
-            raise self.refuse(field, "an object")
-        return _Fields(self.data[field], f"{self.path}: {field}")
-
-    def entries(self) -> list[tuple[str, _Fields]]:
-        """Objects by name, of an object of objects that is not empty."""
-        if not self.data:
-            raise UserError(f"{self.path} is empty; {_AGAIN}.")
-        for name in self.data:
-            if not _is_label(name):
-                raise UserError(f"{self.path}: {_shown(name)} is not a tensor's name; {_AGAIN}.")
-        return [(name, self.sub(name)) for name in self.data]
-
-    def integer(self, field: str, low: int) -> int:
-        value = self.data.get(field)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= _MOST_PICTURES:
-            raise self.refuse(field, f"a whole number from {low} to {_MOST_PICTURES}")
-        return value
-
-    def number(self, field: str, low: float = -_LARGEST, high: float = _LARGEST) -> float:
-        value: Any = self.data.get(field)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not low <= value <= high:  # NaN is not <= anything
-            raise self.refuse(field, f"a number from {low:g} to {high:g}")
-        return float(value)
-
-    def text(self, field: str) -> str:
-        value = self.data.get(field)
-        if not isinstance(value, str) or not _is_label(value):
-            raise self.refuse(field, f"a printable text of 1 to {_MAX_LABEL} characters")
-        return value
-
-    def texts(self, field: str) -> tuple[str, ...]:
-        values = self.data.get(field)
-        if not isinstance(values, list) or not all(isinstance(value, str) and _is_label(value) for value in values):
-            raise self.refuse(field, "a list of printable texts")
-        return tuple(values)
-
-    def sha256(self, field: str) -> str:
-        value = self.data.get(field)
-        if not isinstance(value, str) or not _SHA256.fullmatch(value):
-            raise self.refuse(field, "64 hexadecimal digits")
-        return value
-
-
-def _percentile(root: _Fields, method: str) -> float | None:
+def _percentile(root: Fields, method: str) -> float | None:
     if method == "percentile":
         return root.number("percentile", math.ulp(0.0), 100)
     if root.data.get("percentile") is not None:
@@ -207,45 +148,34 @@ def _percentile(root: _Fields, method: str) -> float | None:
     return None
 
 
-def _graph(fields: _Fields) -> GraphFingerprint:
+def _graph(fields: Fields) -> GraphFingerprint:
     weights = {
-        name: WeightPrint(entry.number("magnitude", 0), entry.number("projection"))
-        for name, entry in fields.sub("weights").entries()
+        name: WeightPrint(_float32(entry, "magnitude", 0), _float32(entry, "projection"))
+        for name, entry in _entries(fields.sub("weights"))
     }
     return GraphFingerprint(fields.sha256("structure"), weights)
 
 
-def _tensor(fields: _Fields) -> TensorRange:
-    minimum, maximum = fields.number("minimum"), fields.number("maximum")
+def _tensor(fields: Fields) -> TensorRange:
+    minimum, maximum = _float32(fields, "minimum"), _float32(fields, "maximum")
     if minimum > maximum:
         raise fields.refuse("maximum", f"at least the minimum {minimum:g}")
-    threshold = fields.number("threshold", 0)
+    threshold = _float32(fields, "threshold", 0)
     if (threshold == 0) != (minimum == maximum == 0):
         raise fields.refuse("threshold", "positive, or 0 with minimum and maximum")
     return TensorRange(minimum, maximum, threshold)
 
 
-def _versions(fields: _Fields) -> dict[str, str]:
+def _entries(fields: Fields) -> list[tuple[str, Fields]]:
+    """Objects by a tensor's name, of an object of objects that is not empty."""
+    if not fields.data:
+        raise fields.complaint(" is empty")
+    return [(name, fields.sub(name)) for name in fields.names("tensor's name")]
+
+
+def _float32(fields: Fields, field: str, low: float = -_LARGEST) -> float:
+    return fields.number(field, low, _LARGEST)
+
+
+def _versions(fields: Fields) -> dict[str, str]:
     return {name: fields.text(name) for name in fields.data}
-
-
-def _is_label(text: str) -> bool:
-    return 1 <= len(text) <= _MAX_LABEL and text.isprintable()
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two programs may each take another of two equal names; ranges must say one thing."""
-    fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in fields:
-            raise ValueError(f"{_shown(name)} occurs twice in one object")
-        fields[name] = value
-    return fields
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = ascii(value)
-    except RecursionError:  # json need not stop where repr does
-        return f"a deeply nested {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "…"

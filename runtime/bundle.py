@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import BundleError
-from .manifest import MAX_JSON_BYTES, Manifest
+from .manifest import MAX_JSON_BYTES, FileSpec, Manifest
 from .onnx_locations import external_locations
 
 MANIFEST_NAME = "model.json"
@@ -38,22 +38,36 @@ class Bundle:
                 _verify_locations(folder, name, manifest)
         return cls(folder, manifest)
 
-    def model(self, precision: str = "auto") -> Path:
+    def model(self, precision: str = "auto", target: str | None = None) -> Path:
         """Path of the ONNX graph in that precision; "auto" takes the most exact one.
 
-        Raises BundleError that lists what the bundle holds when it has no such graph.
+        target: one of GRAPH_TARGETS takes the graph that was written for it, and where there is none, as None does,
+        the one that serves every backend. Raises BundleError that lists what the bundle holds when it has none.
         """
         held = self.manifest.precisions
         if not held:
             raise BundleError(f"{self.path} holds no graph, model.json lists no .onnx file; rebuild it with fcn-build.")
         if precision == "auto":
             precision = held[0]
-        for name, spec in self.manifest.files.items():
-            if name.endswith(".onnx") and spec.precision == precision:
-                return self.path / name
+        graphs = {
+            spec.target: name
+            for name, spec in self.manifest.files.items()
+            if name.endswith(".onnx") and spec.precision == precision
+        }
+        if None in graphs:
+            return self.path / graphs.get(target, graphs[None])
         raise BundleError(
             f"{self.path} holds no {precision} graph, only {' and '.join(held)}; choose precision {held[0]} or auto."
         )
+
+    def graph_files(self, graph: Path) -> dict[str, FileSpec]:
+        """A graph, as `model` returned it, and the file that holds its weights where there is one, by name."""
+        asked = self.manifest.files[graph.relative_to(self.path).as_posix()]
+        return {
+            name: spec
+            for name, spec in self.manifest.files.items()
+            if (spec.precision, spec.target) == (asked.precision, asked.target)
+        }
 
 
 def sha256_of(path: Path) -> str:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .errors import BundleError
-from .manifest import MAX_JSON_BYTES, MAX_SIDE_PX, PRECISIONS, _Fields, _without_duplicates
+from .manifest import MAX_JSON_BYTES, MAX_SIDE_PX, PRECISIONS
+from .strict_json import DuplicateNameError, Fields, Refusing, is_number, strict_loads
 
 SIDECAR_FORMAT = 1
 TARGETS = ("tensorrt", "tensorrt_rtx")
 ROUTES = ("strongly typed", "builder flags", "calibration cache")
 INSPECTIONS = ("engine inspector", "build log")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REFUSING = Refusing(BundleError, "the bundle was edited or damaged")
 _COMPUTE_CAPABILITY = re.compile(r"[1-9]\d?\.\d")
 
 
@@ -104,10 +104,12 @@ def parse_sidecar(text: str | bytes, name: str) -> EngineSidecar:
     if len(text) > MAX_JSON_BYTES:
         raise BundleError(f"{name} has {len(text)} bytes, more than any engine needs; compile the engine again.")
     try:
-        data = json.loads(text, object_pairs_hook=partial(_without_duplicates, name))
-    except (ValueError, RecursionError):
+        data = strict_loads(text)
+    except DuplicateNameError as error:
+        raise BundleError(f"{name}: {error}; the bundle was edited.") from None
+    except ValueError:
         raise BundleError(f"{name} is not valid JSON; compile the engine again: fcn-build engine.") from None
-    root = _Fields(data, name)
+    root = Fields(data, name, _REFUSING)
     version = root.integer("format", 0, 10**9)
     if version != SIDECAR_FORMAT:
         raise BundleError(
@@ -116,7 +118,7 @@ def parse_sidecar(text: str | bytes, name: str) -> EngineSidecar:
     layers = _layers(root)
     return EngineSidecar(
         engine=root.text("engine"),
-        sha256=_sha256(root, "sha256"),
+        sha256=root.sha256("sha256"),
         bytes=root.integer("bytes", 1, 1 << 50),
         library=root.one_of("library", TARGETS),
         version=root.text("version"),
@@ -130,13 +132,13 @@ def parse_sidecar(text: str | bytes, name: str) -> EngineSidecar:
         outputs=_tensors(root, "outputs"),
         graph=_graph(root.sub("graph")),
         workspace_mb=root.integer("workspace_mb", 1, 1 << 30),
-        dla=_boolean(root, "dla"),
+        dla=root.boolean("dla"),
         fcnedge=root.text("fcnedge"),
         seconds=_seconds(root),
     )
 
 
-def _layers(root: _Fields) -> dict[str, int] | None:
+def _layers(root: Fields) -> dict[str, int] | None:
     if root.data.get("layers", 0) is None:
         if root.data.get("inspected_by", 0) is not None:
             raise root.refuse("inspected_by", "null where layers is null")
@@ -145,17 +147,18 @@ def _layers(root: _Fields) -> dict[str, int] | None:
     return {name: fields.integer(name, 1, 10**6) for name in fields.data}
 
 
-def _compute_capabilities(root: _Fields) -> tuple[str, ...]:
-    values = root.texts("compute_capabilities", 1, 64)
+def _compute_capabilities(root: Fields) -> tuple[str, ...]:
+    root.items("compute_capabilities", 1, 64)
+    values = root.texts("compute_capabilities")
     if not all(_COMPUTE_CAPABILITY.fullmatch(value) for value in values):
         raise root.refuse("compute_capabilities", "a list of compute capabilities such as 8.7")
-    return tuple(values)
+    return values
 
 
-def _tensors(root: _Fields, field: str) -> tuple[TensorSpec, ...]:
+def _tensors(root: Fields, field: str) -> tuple[TensorSpec, ...]:
     tensors = []
     for index, data in enumerate(root.items(field, 1, 16)):
-        fields = _Fields(data, f"{root.path}: {field} {index}")
+        fields = Fields(data, f"{root.path}: {field} {index}", _REFUSING)
         shape = fields.items("shape", 0, 8)
         if not all(type(side) is int and 1 <= side <= MAX_SIDE_PX for side in shape):
             raise fields.refuse("shape", f"sides from 1 to {MAX_SIDE_PX}")
@@ -163,28 +166,14 @@ def _tensors(root: _Fields, field: str) -> tuple[TensorSpec, ...]:
     return tuple(tensors)
 
 
-def _graph(fields: _Fields) -> dict[str, str]:
+def _graph(fields: Fields) -> dict[str, str]:
     if not fields.data:
         raise BundleError(f"{fields.path} names no file; compile the engine again: fcn-build engine.")
-    return {name: _sha256(fields, name) for name in fields.data}
+    return {name: fields.sha256(name) for name in fields.data}
 
 
-def _sha256(fields: _Fields, field: str) -> str:
-    value = fields.text(field)
-    if not _SHA256.fullmatch(value):
-        raise fields.refuse(field, "64 hexadecimal digits")
-    return value
-
-
-def _boolean(root: _Fields, field: str) -> bool:
-    value: Any = root.data.get(field)
-    if not isinstance(value, bool):
-        raise root.refuse(field, "true or false")
-    return value
-
-
-def _seconds(root: _Fields) -> float:
+def _seconds(root: Fields) -> float:
     value: Any = root.data.get("seconds")
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1e6:
+    if not is_number(value) or not 0 <= value <= 1e6:
         raise root.refuse("seconds", "a number of seconds")
     return float(value)

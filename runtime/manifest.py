@@ -9,21 +9,22 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any
 
 from .errors import BundleError
 from .head import HeadGeometry
 from .preprocessing import Preprocessing
+from .strict_json import DuplicateNameError, Fields, Refusing, shown, strict_loads
 
 FORMAT_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
 FITS = ("stretch", "letterbox")
 HEADS = ("bilinear", "labels")
+GRAPH_TARGETS = ("vnni", "tensorrt")
+"""What a graph may be written for, where one form does not serve all: x86 CPUs with VNNI, and TensorRT."""
 MAX_SIDE_PX = 16384
 MAX_JSON_BYTES = 8 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127})?")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REFUSING = Refusing(BundleError, "the bundle was edited or damaged")
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,15 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class FileSpec:
-    """One file of the bundle. precision: of the graph it belongs to, None for reports."""
+    """One file of the bundle.
+
+    precision: of the graph it belongs to, None for reports; target: what that graph is for, None for every backend.
+    """
 
     sha256: str
     bytes: int
     precision: str | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ class Manifest:
     @property
     def precisions(self) -> tuple[str, ...]:
         """Precisions that the bundle holds a graph of, most exact first."""
-        present = {spec.precision for name, spec in self.files.items() if name.endswith(".onnx")}
+        present = {
+            spec.precision for name, spec in self.files.items() if name.endswith(".onnx") and spec.target is None
+        }
         return tuple(precision for precision in PRECISIONS if precision in present)
 
     def to_json(self) -> str:
@@ -98,17 +105,20 @@ class Manifest:
         if len(text) > MAX_JSON_BYTES:
             raise BundleError(f"model.json has {len(text)} bytes, more than any model needs; it is damaged.")
         try:
-            data = json.loads(text, object_pairs_hook=partial(_without_duplicates, "model.json"))
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"model.json is not valid JSON ({_first_line(error)}); copy the bundle again.") from None
-        root = _Fields(data, "model.json")
+            data = strict_loads(text)
+        except DuplicateNameError as error:
+            raise BundleError(f"model.json: {error}; the bundle was edited.") from None
+        except ValueError as error:
+            raise BundleError(f"model.json is not valid JSON ({error}); copy the bundle again.") from None
+        root = Fields(data, "model.json", _REFUSING)
         version = root.integer("format", 0, 10**9)
         if version != FORMAT_VERSION:
             raise BundleError(
                 f"the bundle has format {version}, this fcnedge reads format {FORMAT_VERSION}; "
                 "rebuild it with fcn-build or install the fcnedge that wrote it."
             )
-        classes = tuple(root.texts("classes", 2, 255))
+        root.items("classes", 2, 255)
+        classes = root.texts("classes")
         return cls(
             name=root.text("name"),
             arch=root.text("arch"),
@@ -122,78 +132,24 @@ class Manifest:
         )
 
 
-class _Fields:
-    """One JSON object, read field by field; every refusal names the field's path."""
-
-    def __init__(self, data: Any, path: str):
-        if not isinstance(data, dict):
-            raise BundleError(f"{path} must be a JSON object, got {_shown(data)}; the bundle was edited or damaged.")
-        self.data, self.path = data, path
-
-    def refuse(self, field: str, expected: str) -> BundleError:
-        got = _shown(self.data[field]) if field in self.data else "nothing"
-        return BundleError(f"{self.path}: {field} must be {expected}, got {got}; the bundle was edited or damaged.")
-
-    def sub(self, field: str) -> _Fields:
-        if not isinstance(self.data.get(field), dict):
-            raise self.refuse(field, "an object")
-        return _Fields(self.data[field], f"{self.path}: {field}")
-
-    def integer(self, field: str, low: int, high: int) -> int:
-        value = self.data.get(field)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.refuse(field, f"a whole number from {low} to {high}")
-        return value
-
-    def text(self, field: str) -> str:
-        value = self.data.get(field)
-        if not isinstance(value, str) or not _is_label(value):
-            raise self.refuse(field, "a printable text of 1 to 200 characters")
-        return value
-
-    def one_of(self, field: str, choices: tuple[str, ...]) -> str:
-        value = self.data.get(field)
-        if not isinstance(value, str) or value not in choices:
-            raise self.refuse(field, " or ".join(choices))
-        return value
-
-    def items(self, field: str, low: int, high: int) -> list[Any]:
-        value = self.data.get(field)
-        if not isinstance(value, list) or not low <= len(value) <= high:
-            raise self.refuse(field, f"a list of {low if low == high else f'{low} to {high}'} entries")
-        return value
-
-    def texts(self, field: str, low: int, high: int) -> list[str]:
-        values = self.items(field, low, high)
-        if not all(isinstance(value, str) and _is_label(value) for value in values):
-            raise self.refuse(field, "a list of printable texts")
-        return values
-
-    def numbers(self, field: str, count: int, limit: float) -> tuple[float, ...]:
-        values = self.items(field, count, count)
-        if not all(_is_number(value) and abs(value) <= limit for value in values):  # NaN is not <= anything
-            raise self.refuse(field, f"{count} finite numbers within ±{limit:g}")
-        return tuple(float(value) for value in values)
-
-
-def _input(fields: _Fields) -> InputSpec:
+def _input(fields: Fields) -> InputSpec:
     return InputSpec(
         fields.integer("height", 1, MAX_SIDE_PX), fields.integer("width", 1, MAX_SIDE_PX), fields.one_of("fit", FITS)
     )
 
 
-def _preprocessing(fields: _Fields) -> Preprocessing:
+def _preprocessing(fields: Fields) -> Preprocessing:
     mean, scale = fields.numbers("mean", 3, 1e6), fields.numbers("scale", 3, 1e6)
     return Preprocessing(fields.one_of("channel_order", ("rgb", "bgr")), mean, scale)  # type: ignore[arg-type]
 
 
-def _head(fields: _Fields) -> HeadSpec:
+def _head(fields: Fields) -> HeadSpec:
     stride, kernel = fields.integer("stride", 1, 1024), fields.integer("kernel", 1, 2048)
     offset = fields.numbers("offset", 2, 4096)
     return HeadSpec(fields.one_of("kind", HEADS), stride, kernel, (offset[0], offset[1]))
 
 
-def _palette(root: _Fields, classes: int) -> tuple[tuple[int, int, int], ...]:
+def _palette(root: Fields, classes: int) -> tuple[tuple[int, int, int], ...]:
     rows = root.items("palette", classes, classes)
     for row in rows:
         good = isinstance(row, list) and len(row) == 3
@@ -202,55 +158,22 @@ def _palette(root: _Fields, classes: int) -> tuple[tuple[int, int, int], ...]:
     return tuple((row[0], row[1], row[2]) for row in rows)
 
 
-def _files(fields: _Fields) -> dict[str, FileSpec]:
+def _files(fields: Fields) -> dict[str, FileSpec]:
     files = {}
     for name in fields.data:
         if not _FILE_NAME.fullmatch(name):
-            raise BundleError(f"{fields.path}: {_shown(name)} is not a file name inside the bundle; it is refused.")
+            raise BundleError(f"{fields.path}: {shown(name)} is not a file name inside the bundle; it is refused.")
         spec = fields.sub(name)
-        sha256 = spec.data.get("sha256")
-        if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
-            raise spec.refuse("sha256", "64 hexadecimal digits")
+        sha256 = spec.sha256("sha256")
         precision = spec.data.get("precision")
         if precision is not None:
             precision = spec.one_of("precision", PRECISIONS)
-        files[name] = FileSpec(sha256, spec.integer("bytes", 0, 1 << 50), precision)
+        target = spec.data.get("target")
+        if target is not None:
+            target = spec.one_of("target", GRAPH_TARGETS)
+        files[name] = FileSpec(sha256, spec.integer("bytes", 0, 1 << 50), precision, target)
     return files
 
 
-def _versions(fields: _Fields) -> dict[str, str]:
-    for name in fields.data:
-        if not _is_label(name):
-            raise BundleError(f"{fields.path}: {_shown(name)} is not a package name; the bundle was edited or damaged.")
-    return {name: fields.text(name) for name in fields.data}
-
-
-def _is_label(text: str) -> bool:
-    return 1 <= len(text) <= 200 and text.isprintable()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _without_duplicates(file: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two programs may each take another of two equal names; a manifest must say one thing. file: its name."""
-    fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in fields:
-            raise BundleError(f"{file}: {_shown(name)} occurs twice in one object; the bundle was edited.")
-        fields[name] = value
-    return fields
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = ascii(value)
-    except RecursionError:  # json need not stop where repr does
-        return f"a deeply nested {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0]
+def _versions(fields: Fields) -> dict[str, str]:
+    return {name: fields.text(name) for name in fields.names("package name")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,10 @@ from PIL import Image
 # Before any test imports TensorFlow: its start-up chatter hides failures, and no test may take somebody's GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+# A shell that starts the tests in the background has them ignore SIGINT, and so would every command that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is, nothing else.
 settings.register_profile("untimed", deadline=None)
@@ -50,6 +55,19 @@ def real_voc() -> Path:
     if not (folder / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt").is_file():
         pytest.skip(f"no Pascal VOC at {folder}; set FCNEDGE_VOC to the folder VOCdevkit")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shipped_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the shipped model in FP32 and INT8, as `make demo` builds it. Takes 15 seconds: for slow tests only."""
+    from fcnedge.build_engine.build import build_bundle
+    from fcnedge.build_engine.model_source import resolve_source
+    from fcnedge.build_engine.typed_plan import plan_precisions
+
+    source = resolve_source("fcn8s-lite0-voc")
+    output = tmp_path_factory.mktemp("shipped") / source.name
+    build_bundle(source, output, plan=plan_precisions(source, "fp32,int8"))
+    return output
 
 
 def _write_sample(folder: Path, name: str, size: tuple[int, int], random: np.random.Generator) -> None:

@@ -66,7 +66,7 @@ def plan_engine(options: EngineOptions) -> EnginePlan:
     targets = _targets(library, options.sm)
     with_cache = options.calibration_cache is not None
     recipe = choose_recipe(library, options.precision, dla=options.dla, calibration_cache=with_cache)
-    graph = bundle.model(recipe.graph)
+    graph = bundle.model(recipe.graph, "tensorrt" if recipe.strongly_typed else None)
     calibration = None
     if recipe.route == "calibration cache":
         calibration = read_calibration_cache(options.calibration_cache or _bundled_cache(bundle), library)
@@ -135,7 +135,7 @@ def _bundled_cache(bundle: Bundle) -> Path:
 
 
 def _sidecar(plan: EnginePlan, facts: EngineFileFacts, layers: LayerTypes | None, seconds: float) -> EngineSidecar:
-    options, files = plan.options, plan.bundle.manifest.files
+    options = plan.options
     return EngineSidecar(
         engine=plan.output.name,
         sha256=facts.sha256,
@@ -150,11 +150,7 @@ def _sidecar(plan: EnginePlan, facts: EngineFileFacts, layers: LayerTypes | None
         inspected_by=layers.inspected_by if layers else None,
         inputs=plan.parsed.inputs,
         outputs=plan.parsed.outputs,
-        graph={
-            name: spec.sha256
-            for name, spec in files.items()
-            if spec.precision == plan.configuration.settings.recipe.graph
-        },
+        graph={name: spec.sha256 for name, spec in plan.bundle.graph_files(plan.graph).items()},
         workspace_mb=options.workspace,
         dla=options.dla,
         fcnedge=importlib.metadata.version("fcnedge"),

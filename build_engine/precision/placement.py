@@ -10,10 +10,11 @@ Rules, after "Explicit Quantization" in TensorRT's documentation:
   pooling then moves a quarter of the bytes. Where another layer reads the pooled tensor in float it stays behind.
 - Readers of one tensor share its pair: their scale is the same.
 
-Left in float unless asked for: the first convolution (three channels of raw pixels, little work, much damage),
-depthwise convolutions (few multiply-adds per byte: quantising them gained no time and cost accuracy in a trial), and
-the score layers, after which comes no other convolution to round their error away. Deconvolutions always: Q/DQ on
-ConvTranspose is broken or slow before TensorRT 8.5 and ambiguous about the axis after it.
+Left in float unless asked for: the first convolution (three channels of raw pixels, little work, much damage), and the
+score layers, after which comes no other convolution to round their error away. Deconvolutions always: Q/DQ on
+ConvTranspose is broken or slow before TensorRT 8.5 and ambiguous about the axis after it. Depthwise convolutions are in
+INT8: left in float they part the others from each other by conversions there and back, which costs more than they do
+(benchmarks/int8_forms.py measures it).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .float32_layers import node_names
 BY_NAME = "excluded by name."
 NOT_ASKED = "not among the layers asked for."
 STEM = "the first convolution reads the picture itself."
-DEPTHWISE = "a depthwise convolution gains little from INT8 and loses much."
+DEPTHWISE = "depthwise convolutions were to stay in float."
 SCORE = "a score layer: no convolution follows that could round its error away."
 DECONVOLUTION = "deconvolutions stay in float."
 COMPUTED = "its weight or bias is computed at run time."
@@ -84,14 +85,14 @@ def place(
     exclude: Collection[str] = (),
     only: Collection[str] | None = None,
     stem: bool = False,
-    depthwise: bool = False,
+    depthwise: bool = True,
     scores: bool = False,
 ) -> Placement:
     """Plan the Q/DQ pairs of a fused float32 graph; changes nothing.
 
     exclude: names of convolutions to leave in float; only: of the ones to quantise, whatever they are, and no others;
-    stem, depthwise, scores: quantise these too. Raises UserError for a name that is no convolution of this graph, is in
-    both lists, or is asked for and has no constant weight.
+    stem, depthwise, scores: whether to quantise these. Raises UserError for a name that is no convolution of this
+    graph, is in both lists, or is asked for and has no constant weight.
     """
     node_names(model)
     convolutions = {str(node.name): node for node in model.graph if node.op_type == "Conv"}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -33,8 +34,54 @@ still have lost ten points of mIoU, which `--max-drop` measures.
 
 
 @dataclass(frozen=True)
+class Form:
+    """How one graph of a precision is written. target: what for, one of GRAPH_TARGETS, None for every backend.
+
+    elsewhere: type of what INT8 leaves in float; activations: of the integers between its layers.
+    """
+
+    precision: str
+    target: str | None = None
+    elsewhere: Literal["fp16", "fp32"] = "fp16"
+    activations: Literal["int8", "uint8"] = "int8"
+
+    @property
+    def file(self) -> str:
+        """`model.int8.onnx`, `model.int8.vnni.onnx`."""
+        return f"model.{'.'.join(self._words)}.onnx"
+
+    @property
+    def title(self) -> str:
+        """`int8`, `int8 vnni`."""
+        return " ".join(self._words)
+
+    @property
+    def _words(self) -> tuple[str, ...]:
+        return (self.precision,) if self.target is None else (self.precision, self.target)
+
+
+FORMS = {
+    "fp16": (Form("fp16"),),
+    "int8": (
+        Form("int8", None, "fp32"),
+        Form("int8", "vnni", "fp32", "uint8"),
+        Form("int8", "tensorrt", "fp16"),
+    ),
+}
+"""The graphs that a bundle holds of each precision beside FP32.
+
+INT8 has three. Symmetric int8 with float32 elsewhere runs rightly everywhere, on TensorRT 8.5 too. CPUs with VNNI
+multiply unsigned by signed bytes, and are slower where both are signed (benchmarks/int8_forms.py). A strongly typed
+TensorRT network takes what INT8 leaves over in exactly the types of the graph: there it is float16; ONNX Runtime gets
+that graph wrong, its optimiser WeightBiasQuantization (seen in 1.32) multiplies two float16 scales, which underflows.
+"""
+
+
+@dataclass(frozen=True)
 class VariantReport:
     """One typed graph. bytes: of `file` with the file that holds its weights; share_of_fp32: of the FP32 graph's.
+
+    target: what the graph is for, None for every backend.
 
     labels_equal: share of all pixels, at the network's size, with FP32's label; score_sqnr_db: signal to noise of the
     scores, infinite when they are equal, NaN for a graph that gives labels. int8_layers: convolutions in INT8;
@@ -42,6 +89,7 @@ class VariantReport:
     """
 
     precision: str
+    target: str | None
     file: str
     bytes: int
     share_of_fp32: float
@@ -51,11 +99,16 @@ class VariantReport:
     float_layers: tuple[Exclusion, ...]
     float32_layers: tuple[KeptLayer, ...]
 
+    @property
+    def title(self) -> str:
+        """As in Form."""
+        return Form(self.precision, self.target).title
+
     def check(self) -> None:
         """Raise UserError when labels are so unlike FP32's that something must have gone wrong."""
         if not self.labels_equal >= MIN_LABELS_EQUAL:
             raise UserError(
-                f"the {self.precision} graph disagrees with fp32, so no bundle was written: {self.labels_equal:.1%} of "
+                f"the {self.title} graph disagrees with fp32, so no bundle was written: {self.labels_equal:.1%} of "
                 f"the labels are equal, {MIN_LABELS_EQUAL:.0%} are needed; collect the ranges on pictures like those "
                 f"that the model will see, with fcn-calibrate ranges."
             )
@@ -112,20 +165,22 @@ class Fp32Reference:
 
 
 def write_variant(
-    precision: str, ranges: Ranges, target: Path, *, reference: Fp32Reference, exclude: Collection[str] = ()
+    form: Form, ranges: Ranges, folder: Path, *, reference: Fp32Reference, exclude: Collection[str] = ()
 ) -> VariantReport:
-    """Convert the FP32 graph of `reference`, save it as `target` and compare the two; whether that is enough: `check`.
+    """Convert the FP32 graph of `reference`, save it in `folder` and compare the two; whether that is enough: `check`.
 
-    precision: "fp16", or "int8" with the rest in FP16; ranges: of the FP32 graph; exclude: names of convolutions that
-    "int8" leaves in float. Weights above 64 MB go to a `.data` file beside `target`. Holds one graph at a time.
+    ranges: of the FP32 graph; exclude: names of convolutions that INT8 leaves in float. Weights above 64 MB go to a
+    `.data` file beside the graph. Holds one graph at a time.
     Raises UserError as to_fp16, to_int8 and `place` do, when no convolution is left for INT8, and as `compare` does.
     """
-    placed, float32, written = _convert(reference.graph, precision, ranges, target, exclude)
-    labels_equal, score_sqnr_db = reference.compare(target, precision)
+    path = folder / form.file
+    placed, float32, written = _convert(reference.graph, form, ranges, path, exclude)
+    labels_equal, score_sqnr_db = reference.compare(path, form.title)
     size = sum(path.stat().st_size for path in written)
     return VariantReport(
-        precision=precision,
-        file=target.name,
+        precision=form.precision,
+        target=form.target,
+        file=form.file,
         bytes=size,
         share_of_fp32=size / graph_bytes(reference.graph),
         labels_equal=labels_equal,
@@ -143,23 +198,24 @@ def graph_bytes(graph: Path) -> int:
 
 
 def _convert(
-    fp32: Path, precision: str, ranges: Ranges, target: Path, exclude: Collection[str]
+    fp32: Path, form: Form, ranges: Ranges, path: Path, exclude: Collection[str]
 ) -> tuple[Placement | None, tuple[KeptLayer, ...], list[Path]]:
     """(placement, None for fp16; layers left in float32; files written). The graph is released on return."""
     model, placed = load_graph(fp32), None
-    if precision == "int8":
+    if form.precision == "int8":
         placed = place(model, exclude=exclude)
         if not placed.layers:
             raise UserError(
                 "no convolution of this graph is left to run in INT8, so an int8 graph would be the fp16 one; "
                 "ask for fp16, or exclude fewer layers."
             )
-        float32 = to_int8(model, ranges.tensors, placed).float32
+        quantised = to_int8(model, ranges.tensors, placed, elsewhere=form.elsewhere, activations=form.activations)
+        float32 = quantised.float32
     else:
         float32 = to_fp16(model, ranges=ranges.tensors).float32
     _hold_small_weights(model)
-    target.with_name(target.name + ".data").unlink(missing_ok=True)  # of an earlier, larger attempt
-    return placed, float32, save_onnx(model, target)
+    path.with_name(path.name + ".data").unlink(missing_ok=True)  # of an earlier, larger attempt
+    return placed, float32, save_onnx(model, path)
 
 
 def _hold_small_weights(model: ir.Model) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BackendError, missing_package
+from .cpu_target import cpu_target
 from .interface import INPUT_NAME, Port, check_interface, graph_precision
 
 
@@ -21,17 +22,13 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(self, bundle: Bundle, precision: str = "auto", threads: int | None = None):
-        model = bundle.model(precision)
+        model = bundle.model(precision, cpu_target())
         self.precision = graph_precision(bundle, model)
         ort = _load()
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        if self.precision == "int8":
-            # Its rewriting of Q/DQ graphs quantises biases by the product of two float16 scales, which underflows
-            # (weight_bias_quantization.cc, seen in 1.32: 44 points of mIoU lost). Without it nodes run as written.
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             # No fallback: it prints to standard output and tries the same once more. Version 1.20 cannot be told.
             self._session: Any = ort.InferenceSession(

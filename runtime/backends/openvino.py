@@ -13,6 +13,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BackendError, missing_package
+from .cpu_target import cpu_target
 from .interface import INPUT_NAME, OUTPUT_NAMES, Port, check_interface, graph_precision
 
 _TELEMETRY = "openvino_telemetry"
@@ -40,7 +41,7 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, bundle: Bundle, precision: str = "auto", threads: int | None = None):
-        model = bundle.model(precision)
+        model = bundle.model(precision, cpu_target())
         openvino = load_openvino()
         try:
             compiled = _compile(openvino, model, threads)

@@ -53,7 +53,7 @@ def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {
         path.name: FileSpec(hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size, precision)
         for path in sorted(folder.iterdir())
-        for precision in [path.name.split(".")[1] if path.suffix == ".onnx" else None]
+        for precision in [path.name.split(".")[1]]
     }
     manifest = Manifest(
         name="colours",

@@ -28,7 +28,7 @@ def bundle_at(folder: Path, mark: str = "old") -> Path:
 
 def bundle_in(folder: Path, mark: str) -> None:
     (folder / "report.json").write_text("{}", encoding="utf-8")
-    manifest = manifest_of(file_specs(folder, {"report.json": None}))
+    manifest = manifest_of(file_specs(folder, ["report.json"]))
     write_manifest(folder, dataclasses.replace(manifest, name=mark))
 
 
@@ -111,6 +111,18 @@ def test_bundle_with_a_linked_folder_is_kept(tmp_path):
     (output / "data").symlink_to(tmp_path)
     with pytest.raises(UserError, match="model holds data, which is not part of the bundle"):
         check_output(output, force=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc here")
+@pytest.mark.parametrize("output", ["/proc/x", "/proc/x/deep/model"])
+def test_place_where_not_even_root_can_write_is_one_sentence(output):
+    """/proc says "No such file or directory" to whom its permissions let through."""
+    sentence = rf"^({output} cannot be written \(.*\)|/proc cannot be written to); choose another place for -o\.$"
+    with pytest.raises(UserError, match=sentence):
+        check_output(Path(output), force=False)
+    sentence = rf"^{output} cannot be written \(.*\); choose another place for -o\.$"
+    with pytest.raises(UserError, match=sentence), staging_folder(Path(output)):
+        pass
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may look into any folder")
@@ -354,18 +366,21 @@ def manifest_of(files: dict[str, FileSpec]) -> Manifest:
 
 
 def test_file_specs_give_size_hash_and_precision(tmp_path):
-    (tmp_path / "a.onnx").write_bytes(b"abc")
+    (tmp_path / "model.fp32.onnx").write_bytes(b"abc")
+    (tmp_path / "model.int8.vnni.onnx.data").write_bytes(b"")
     (tmp_path / "empty.json").write_bytes(b"")
     # SHA-256 of "abc" and of nothing: FIPS 180-2, appendix B.1, and NIST's test vectors
-    assert file_specs(tmp_path, {"a.onnx": "fp32", "empty.json": None}) == {
-        "a.onnx": FileSpec("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 3, "fp32"),
-        "empty.json": FileSpec("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0, None),
+    nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert file_specs(tmp_path, ["model.fp32.onnx", "model.int8.vnni.onnx.data", "empty.json"]) == {
+        "model.fp32.onnx": FileSpec("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 3, "fp32"),
+        "model.int8.vnni.onnx.data": FileSpec(nothing, 0, "int8", "vnni"),
+        "empty.json": FileSpec(nothing, 0),
     }
 
 
 def test_written_manifest_is_the_one_that_a_device_reads(tmp_path):
     (tmp_path / "report.json").write_bytes(b"{}")
-    manifest = manifest_of(file_specs(tmp_path, {"report.json": None}))
+    manifest = manifest_of(file_specs(tmp_path, ["report.json"]))
     bundle = write_manifest(tmp_path, manifest)
     assert bundle.manifest == manifest
     assert Bundle.load(tmp_path).manifest == manifest
@@ -373,7 +388,7 @@ def test_written_manifest_is_the_one_that_a_device_reads(tmp_path):
 
 def test_manifest_that_does_not_fit_the_files_is_refused(tmp_path):
     (tmp_path / "report.json").write_bytes(b"{}")
-    manifest = manifest_of(file_specs(tmp_path, {"report.json": None}))
+    manifest = manifest_of(file_specs(tmp_path, ["report.json"]))
     (tmp_path / "report.json").write_bytes(b"[]")
     with pytest.raises(BundleError, match="was changed after the build"):
         write_manifest(tmp_path, manifest)

@@ -100,10 +100,12 @@ def test_precision_table_shows_miou_drop_and_exceptions():
         "accuracy": {
             "split": "val",
             "pictures": 302,
+            "subset": ["cat", "dog"],
             "miou": {"fp32": 0.6, "int8": 0.5975},
             "drop_points": {"int8": 0.25},
             "max_drop": 1.0,
             "exceptions": ["b", "c"],
+            "chosen_on": "train, 192 pictures",
         },
     }
     _, fp32, int8, *rest = precision_table(report).splitlines()
@@ -111,8 +113,8 @@ def test_precision_table_shows_miou_drop_and_exceptions():
     assert int8.split() == ["int8", "3.25", "27.5%", "98.77%", "27.3", "59.75", "0.25"]
     assert rest == [
         "ranges: shipped with m, percentile of 512 pictures",
-        "mIoU: val, 302 pictures at their own size, all classes that occur",
-        "left in float to hold --max-drop 1: b, c",
+        "mIoU: val, 302 pictures at their own size, cat, dog",
+        "left in float to hold --max-drop 1, chosen on train, 192 pictures: b, c",
     ]
 
 

@@ -234,6 +234,42 @@ def test_auto_takes_the_most_exact_graph(tmp_path, write_bundle):
         bundle.model("fp32")
 
 
+def test_graph_of_a_target_is_taken_where_there_is_one(tmp_path, write_bundle):
+    folder = write_bundle(tmp_path / "b")
+    graph = (folder / GRAPH).read_bytes()
+    for name, words in (
+        ("model.int8.onnx", {"precision": "int8"}),
+        ("model.int8.tensorrt.onnx", {"precision": "int8", "target": "tensorrt"}),
+        ("model.int8.tensorrt.onnx.data", {"precision": "int8", "target": "tensorrt"}),
+    ):
+        replace_listed(folder, name, graph)
+        files = json.loads((folder / "model.json").read_text())["files"]
+        edit_manifest(folder, files=files | {name: files[name] | words})
+    bundle = Bundle.load(folder)
+    assert bundle.manifest.precisions == ("fp32", "int8")
+    assert [bundle.model("int8", target).name for target in (None, "vnni", "tensorrt")] == [
+        "model.int8.onnx",
+        "model.int8.onnx",
+        "model.int8.tensorrt.onnx",
+    ]
+    assert bundle.model("fp32", "tensorrt") == bundle.model("fp32")
+    files = bundle.manifest.files
+    assert bundle.graph_files(bundle.model("int8", "tensorrt")) == {
+        name: files[name] for name in ("model.int8.tensorrt.onnx", "model.int8.tensorrt.onnx.data")
+    }
+    assert list(bundle.graph_files(bundle.model("int8"))) == ["model.int8.onnx"]
+
+
+def test_graph_that_serves_one_target_alone_is_none_for_the_others(tmp_path, write_bundle):
+    folder = write_bundle(tmp_path / "b")
+    files = json.loads((folder / "model.json").read_text())["files"]
+    edit_manifest(folder, files={GRAPH: files[GRAPH] | {"target": "tensorrt"}})
+    bundle = Bundle.load(folder)
+    assert bundle.manifest.precisions == ()
+    with pytest.raises(BundleError, match="holds no graph"):
+        bundle.model()
+
+
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
 def test_bundle_without_a_graph_says_so(tmp_path, write_bundle, precision):
     with pytest.raises(BundleError, match=r"holds no graph, model\.json lists no \.onnx file"):

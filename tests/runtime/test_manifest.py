@@ -93,7 +93,8 @@ def test_precisions_are_those_of_graphs_most_exact_first() -> None:
     assert Manifest.parse(json.dumps(document)).precisions == ("fp32", "int8")
 
 
-REQUIRED = [path for path in paths(VALID) if path and isinstance(path[-1], str) and path[-1] != "precision"]
+OPTIONAL = ("precision", "target")
+REQUIRED = [path for path in paths(VALID) if path and isinstance(path[-1], str) and path[-1] not in OPTIONAL]
 REQUIRED = [path for path in REQUIRED if path[0] not in ("files", "versions") or len(path) == 1 or len(path) == 3]
 
 
@@ -104,8 +105,9 @@ def test_missing_field_is_named(path: Place) -> None:
     assert "got nothing" in message
 
 
-def test_precision_may_be_left_out() -> None:
-    assert Manifest.parse(json.dumps(without(("files", "engines/a.plan", "precision")))) == MANIFEST
+@pytest.mark.parametrize("field", OPTIONAL)
+def test_precision_and_target_may_be_left_out(field: str) -> None:
+    assert Manifest.parse(json.dumps(without(("files", "engines/a.plan", field)))) == MANIFEST
 
 
 WRONG: dict[str, tuple[Place, list[Any]]] = {
@@ -136,6 +138,7 @@ WRONG: dict[str, tuple[Place, list[Any]]] = {
     "sha256": (("files", "model.fp32.onnx", "sha256"), [None, "", HASH[:-1], HASH + "0", HASH.upper(), "g" * 64, 5]),
     "bytes": (("files", "model.fp32.onnx", "bytes"), [None, -1, 1.0, "1", True, (1 << 50) + 1]),
     "precision": (("files", "model.fp32.onnx", "precision"), ["fp64", "FP32", "", 32, [], {}]),
+    "target": (("files", "model.fp32.onnx", "target"), ["cuda", "VNNI", "", 1, [], {}]),
     "versions": (("versions",), [None, [], "0.1.0"]),
     "python": (("versions", "python"), [None, 3, "", "3\n11", ["3"]]),
 }

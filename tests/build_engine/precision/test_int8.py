@@ -46,7 +46,7 @@ def array(value: ir.Value | None) -> np.ndarray:
 @pytest.mark.parametrize("elsewhere", ["fp16", "fp32"])
 def test_every_activation_pair_by_convention(residual_fcn, ranges, elsewhere):
     floating = np.float16 if elsewhere == "fp16" else np.float32
-    to_int8(residual_fcn, ranges, place(residual_fcn), elsewhere=elsewhere)
+    to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False), elsewhere=elsewhere)
     nodes = named(residual_fcn)
     quantisers = [node for node in residual_fcn.graph if node.op_type == "QuantizeLinear"]
     assert [node.inputs[0].name for node in quantisers] == list(GRIDS)
@@ -71,7 +71,7 @@ def test_every_activation_pair_by_convention(residual_fcn, ranges, elsewhere):
 def test_every_weight_by_convention(residual_fcn, ranges, elsewhere):
     floating = np.float16 if elsewhere == "fp16" else np.float32
     originals = {name: array(value) for name, value in residual_fcn.graph.initializers.items()}
-    report = to_int8(residual_fcn, ranges, place(residual_fcn), elsewhere=elsewhere)
+    report = to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False), elsewhere=elsewhere)
     nodes = named(residual_fcn)
     for layer in LAYERS:
         dequantise = nodes[layer].inputs[1].producer()
@@ -98,7 +98,7 @@ def test_every_weight_by_convention(residual_fcn, ranges, elsewhere):
 def test_excluded_layers_are_untouched(residual_fcn, ranges, elsewhere):
     originals = {name: array(value) for name, value in residual_fcn.graph.initializers.items()}
     sources = {node.name: [value.name for value in node.inputs] for node in residual_fcn.graph}
-    to_int8(residual_fcn, ranges, place(residual_fcn), elsewhere=elsewhere)
+    to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False), elsewhere=elsewhere)
     for name in ("stem", "depthwise", "score_fr", "score_pool", "score2"):
         node = named(residual_fcn)[name]
         for value, source in zip(node.inputs, sources[name], strict=True):
@@ -109,9 +109,9 @@ def test_excluded_layers_are_untouched(residual_fcn, ranges, elsewhere):
 
 def test_versions_are_those_that_each_form_needs(residual_fcn, ranges):
     single = residual_fcn.clone()
-    to_int8(single, ranges, place(single), elsewhere="fp32")
+    to_int8(single, ranges, place(single, depthwise=False), elsewhere="fp32")
     assert (single.opset_imports[""], single.ir_version) == (17, 8)
-    to_int8(residual_fcn, ranges, place(residual_fcn))
+    to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False))
     assert (residual_fcn.opset_imports[""], residual_fcn.ir_version) == (19, 9)
 
 
@@ -128,7 +128,7 @@ def test_graph_equals_fake_quantisation_in_numpy_bit_exact(residual_fcn, ranges,
     unrounded = simulate(residual_fcn, image, {}, set())
     clipped = {name: float((np.abs(expected[name]) > 127 * scale).mean()) for name, (scale, _, _) in GRIDS.items()}
     assert all(share > 0 for share in clipped.values()), clipped
-    to_int8(residual_fcn, ranges, place(residual_fcn), elsewhere="fp32")
+    to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False), elsewhere="fp32")
     names = ["expand", "project", "sum", "deep", "scores"]
     for name, found in zip(names, run(residual_fcn, image, names)[1:], strict=True):
         np.testing.assert_array_equal(found, expected[name].astype(np.float32), strict=True, err_msg=name)
@@ -137,8 +137,8 @@ def test_graph_equals_fake_quantisation_in_numpy_bit_exact(residual_fcn, ranges,
 
 def test_fp16_elsewhere_equals_fp32_elsewhere_but_for_float16(residual_fcn, ranges, run, image):
     single = residual_fcn.clone()
-    to_int8(single, ranges, place(single), elsewhere="fp32")
-    report = to_int8(residual_fcn, ranges, place(residual_fcn))
+    to_int8(single, ranges, place(single, depthwise=False), elsewhere="fp32")
+    report = to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False))
     exact, found = run(single, image)[0], run(residual_fcn, image)[0]
     assert found.dtype == np.float16
     # where a float16 rounding tips an INT8 rounding, the two differ by a step of the grid
@@ -155,7 +155,7 @@ def test_unsigned_activations(residual_fcn, ranges, simulate, run, image):
     ranges["depthwise.clip"] = TensorRange(0.0, 6.0, 255 * 2.0**-5)
     ranges["sum"] = TensorRange(-1.0, ranges["sum"].maximum, 127 * 2.0**-5)
     expected = simulate(residual_fcn, image, grids, EDGES, LAYERS)
-    to_int8(residual_fcn, ranges, place(residual_fcn), elsewhere="fp32", activations="uint8")
+    to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False), elsewhere="fp32", activations="uint8")
     zero_points = {
         node.inputs[0].name: array(node.inputs[2]) for node in residual_fcn.graph if node.op_type == "QuantizeLinear"
     }
@@ -170,7 +170,7 @@ def test_unsigned_activations(residual_fcn, ranges, simulate, run, image):
 
 def test_unsigned_activations_with_float16_are_refused(residual_fcn, ranges):
     with pytest.raises(UserError, match="uint8 activations go with elsewhere='fp32'"):
-        to_int8(residual_fcn, ranges, place(residual_fcn), activations="uint8")
+        to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False), activations="uint8")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -220,8 +220,8 @@ def test_convolutions_that_share_a_weight_share_its_integers(make_graph, conv):
 def test_readers_of_both_float_types_get_a_dequantiser_each(residual_fcn, ranges, run, image):
     ranges["project"] = TensorRange(-50000.0, 1.0, 1.0)  # so `project` and `sum` stay float32
     exact = residual_fcn.clone()
-    to_int8(exact, ranges, place(exact), elsewhere="fp32")
-    report = to_int8(residual_fcn, ranges, place(residual_fcn))
+    to_int8(exact, ranges, place(exact, depthwise=False), elsewhere="fp32")
+    report = to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False))
     assert [layer.node for layer in report.float32][3:] == ["project", "sum"]
     nodes = named(residual_fcn)
     for node in residual_fcn.graph:
@@ -242,7 +242,7 @@ def test_readers_of_both_float_types_get_a_dequantiser_each(residual_fcn, ranges
 
 def test_threshold_beyond_float16_keeps_a_float32_scale(residual_fcn, ranges, run, image):
     ranges["sum"] = TensorRange(-1e8, 1e8, 1e8)
-    to_int8(residual_fcn, ranges, place(residual_fcn))
+    to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False))
     scale = named(residual_fcn)["sum.quantised"].inputs[1]
     assert (scale.dtype, array(scale)) == (ir.DataType.FLOAT, np.float32(1e8 / 127))
     assert np.isfinite(run(residual_fcn, image)[0]).all()
@@ -253,13 +253,13 @@ def test_threshold_beyond_float16_keeps_a_float32_scale(residual_fcn, ranges, ru
 def test_bad_threshold_is_refused_by_name(residual_fcn, ranges, threshold, elsewhere):
     ranges["depthwise.clip"] = TensorRange(0.0, 1.0, threshold)
     with pytest.raises(UserError, match=r"^the range of tensor depthwise\.clip is clipped at"):
-        to_int8(residual_fcn, ranges, place(residual_fcn), elsewhere=elsewhere)
+        to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False), elsewhere=elsewhere)
 
 
 def test_missing_range_is_refused_by_name(residual_fcn, ranges):
     del ranges["sum"]
     with pytest.raises(UserError, match="the ranges have no tensor sum"):
-        to_int8(residual_fcn, ranges, place(residual_fcn), elsewhere="fp32")
+        to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False), elsewhere="fp32")
 
 
 def test_weight_that_is_not_finite_is_refused_by_name(residual_fcn, ranges):
@@ -267,7 +267,7 @@ def test_weight_that_is_not_finite_is_refused_by_name(residual_fcn, ranges):
     weight[7, 0, 0, 0] = np.nan
     residual_fcn.graph.initializers["deep.weight"].const_value = ir.Tensor(weight, name="deep.weight")
     with pytest.raises(UserError, match=r"the weight deep\.weight has NaN or infinity in output channel 7"):
-        to_int8(residual_fcn, ranges, place(residual_fcn))
+        to_int8(residual_fcn, ranges, place(residual_fcn, depthwise=False))
 
 
 def test_placement_of_another_graph_is_refused(residual_fcn, ranges, make_graph, conv):
@@ -292,7 +292,7 @@ def test_real_lite0_fuses_its_nine_residuals_and_shrinks_below_a_third(lite0_bun
     plan = place(model)
     report = to_int8(model, ranges, plan)
     kinds = [node.op_type for node in model.graph]
-    assert len(plan.layers) == 32
+    assert len(plan.layers) == 48  # 16 depthwise ones
     assert len(plan.residuals) == 9
     assert kinds.count("QuantizeLinear") == len(plan.tensors)
     assert kinds.count("DequantizeLinear") == len(plan.tensors) + len(plan.layers)

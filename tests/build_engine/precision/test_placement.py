@@ -15,20 +15,21 @@ def test_default_placement_of_a_residual_fcn(residual_fcn):
     plan = place(residual_fcn)
     assert plan.layers == (
         QuantisedLayer("expand", "stem.relu", "expand.weight"),
+        QuantisedLayer("depthwise", "expand.clip", "depthwise.weight"),
         QuantisedLayer("project", "depthwise.clip", "project.weight"),
         QuantisedLayer("deep", "sum", "deep.weight"),
     )
     assert plan.inputs == (
         QuantisedInput("stem.relu", "expand", 0),
+        QuantisedInput("expand.clip", "depthwise", 0),
         QuantisedInput("depthwise.clip", "project", 0),
         QuantisedInput("stem.relu", "sum", 0),
         QuantisedInput("sum", "pool", 0),
     )
-    assert plan.tensors == ("stem.relu", "depthwise.clip", "sum")
+    assert plan.tensors == ("stem.relu", "expand.clip", "depthwise.clip", "sum")
     assert plan.residuals == ("sum",)
     assert plan.excluded == (
         Exclusion("stem", "the first convolution reads the picture itself."),
-        Exclusion("depthwise", "a depthwise convolution gains little from INT8 and loses much."),
         Exclusion("score_fr", "a score layer: no convolution follows that could round its error away."),
         Exclusion("score2", "deconvolutions stay in float."),
         Exclusion("score_pool", "a score layer: no convolution follows that could round its error away."),
@@ -46,9 +47,14 @@ def test_placing_changes_nothing(residual_fcn):
     [("stem", {"stem"}), ("depthwise", {"depthwise"}), ("scores", {"score_fr", "score_pool"})],
 )
 def test_each_kind_is_quantised_when_asked_for(residual_fcn, asked, more):
-    plan = place(residual_fcn, **{asked: True})
+    plan = place(residual_fcn, **{"depthwise": False, asked: True})
     assert {layer.node for layer in plan.layers} == {"expand", "project", "deep"} | more
     assert not {exclusion.node for exclusion in plan.excluded} & more
+
+
+def test_depthwise_convolutions_stay_in_float_when_told_to(residual_fcn):
+    plan = place(residual_fcn, depthwise=False)
+    assert Exclusion("depthwise", "depthwise convolutions were to stay in float.") in plan.excluded
 
 
 def test_score_convolution_takes_its_skip_sum_along_when_asked_for(residual_fcn):
@@ -58,7 +64,7 @@ def test_score_convolution_takes_its_skip_sum_along_when_asked_for(residual_fcn)
 
 
 def test_excluded_layer_is_left_out_with_its_residual(residual_fcn):
-    plan = place(residual_fcn, exclude={"project"})
+    plan = place(residual_fcn, exclude={"project"}, depthwise=False)
     assert [layer.node for layer in plan.layers] == ["expand", "deep"]
     assert plan.residuals == ()
     assert plan.inputs == (QuantisedInput("stem.relu", "expand", 0), QuantisedInput("sum", "pool", 0))
