@@ -18,6 +18,8 @@ from fcnedge.build_engine.models.weights_file import read_info
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 CARD = WEIGHTS_FOLDER / "fcn8s-lite0-voc.md"
+WEAK_IOU = 0.3
+"""Under this IoU a class is named as weak."""
 BEGIN, END = "<!-- numbers:", "<!-- end of numbers -->"
 
 
@@ -62,6 +64,7 @@ def numbers() -> str:
             f"mIoU-7 is the mean over {subset}: the classes with enough pixels in the {sizes['rows'][0]['pictures']} "
             "pictures used, a subset of VOC2012 val with SBD masks.",
             "",
+            *_weak_classes(),
             f"The head, class scores to a mask of class ids on {head['pictures']} of these pictures: "
             f"**{head['ratio']:.0f}x faster** than dense deconvolution in ONNX Runtime and NumPy argmax "
             f"({head['sparse_ms']:.1f} against {head['dense_ms']:.0f} ms, one thread), pixels that "
@@ -81,17 +84,29 @@ def _precisions() -> list[str]:
     accuracy = _read("accuracy.json")
     rows = [
         f"| {row['precision']} | {row['backend']} | {row['graph_bytes'] / 1e6:.1f} | {100 * row['miou_subset']:.2f} "
-        f"| {row['drop_points'] + 0.0:.2f} | {100 * row['labels_equal']:.2f} | {row['p50_ms']:.0f} |"
+        f"| {round(row['drop_points'], 2) + 0.0:.2f} | {100 * row['labels_equal']:.2f} | {row['p50_ms']:.0f} |"
         for row in accuracy["rows"]
     ]
     return [
-        f"Every precision at {accuracy['size']}; ONNX Runtime has no fast FP16 or INT8 of this kind on a CPU:",
+        f"Every precision at {accuracy['size']}. A CPU computes FP16 graphs in float32: they are for GPUs.",
         "",
         "| precision | backend | graph MB | mIoU-7 % | drop, points | labels as in the first row % | ms per frame |",
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
     ]
+
+
+def _weak_classes() -> list[str]:
+    """The sentence that names the classes not to rely on, worst first, as Markdown lines; none where all do well."""
+    accuracy = _read("accuracy.json")
+    row = accuracy["rows"][0]
+    weak = sorted((iou, name) for name, iou in row["iou"].items() if iou < WEAK_IOU)
+    if not weak:
+        return []
+    named = ", ".join(f"{name} {100 * iou:.1f}%" for iou, name in weak)
+    where = f"at {accuracy['size']} in {row['precision'].upper()}"
+    return [f"**Weak classes**, with an IoU under {100 * WEAK_IOU:.0f}% {where}: {named}.", ""]
 
 
 def card_numbers() -> str:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .build import BuildReport
 
 _CLASSES_HELP = (
-    "a text file with one name per line, in the order of the masks' ids (the first line is id 0, the background), names "
-    "with commas in that order, or how many; default: those of the weights, else VOC's 21"
+    "a text file with one name per line, in the order of the masks' ids (the first line is id 0, the background), "
+    "names with commas in that order, or how many; default: those of the weights, else VOC's 21"
 )
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fcnedge.runtime.command import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from fcnedge.runtime.options import option
 
 _GRACE_S = 2.0
 """A terminal sends Ctrl-C to both processes; whoever sends it to this one alone has the child ended after this."""
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ def run(options: SensitivityOptions) -> None:
     with subprocess.Popen(command) as child:
         try:
             code = child.wait()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as ending:
             try:
                 child.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
                 child.terminate()
-            raise SystemExit(_INTERRUPTED) from None
+            raise SystemExit(EXIT_TERMINATED if isinstance(ending, Terminated) else EXIT_INTERRUPTED) from None
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
 

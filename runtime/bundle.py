@@ -45,17 +45,18 @@ class Bundle:
         the one that serves every backend. Raises BundleError that lists what the bundle holds when it has none.
         """
         held = self.manifest.precisions
-        if not held:
-            raise BundleError(f"{self.path} holds no graph, model.json lists no .onnx file; rebuild it with fcn-build.")
-        if precision == "auto":
+        if precision == "auto" and held:
             precision = held[0]
         graphs = {
             spec.target: name
             for name, spec in self.manifest.files.items()
             if name.endswith(".onnx") and spec.precision == precision
         }
-        if None in graphs:
-            return self.path / graphs.get(target, graphs[None])
+        for wanted in (target, None):
+            if wanted in graphs:
+                return self.path / graphs[wanted]
+        if not held:
+            raise BundleError(f"{self.path} holds no graph that runs anywhere; rebuild it with fcn-build.")
         raise BundleError(
             f"{self.path} holds no {precision} graph, only {' and '.join(held)}; choose precision {held[0]} or auto."
         )

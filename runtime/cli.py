@@ -15,13 +15,13 @@ import numpy as np
 
 from .backends import BACKENDS
 from .backends.opening import MAX_THREADS
-from .command import Parser, Progress, run_command, table, write_json
+from .command import Parser, Progress, captured_stderr, run_command, table, write_json
 from .errors import UserError
 from .manifest import PRECISIONS
 from .options import add_options, option, read_options
 from .overlay import blend, class_shares, legend
 from .segmenter import Segmentation, Segmenter
-from .sinks import Sink, open_sink
+from .sinks import NullSink, Sink, open_sink
 from .sources import Frame, Source, open_source
 from .stage_times import StageClock, StageTimes
 
@@ -94,7 +94,8 @@ def run(options: RunOptions) -> RunResult:
     ):
         loop = _Loop(segmenter, sink, options)
         started = perf_counter_ns()
-        with contextlib.suppress(KeyboardInterrupt) if source.live else contextlib.nullcontext():
+        end_of_live = contextlib.suppress(KeyboardInterrupt) if source.live else contextlib.nullcontext()
+        with end_of_live, _saying_what_is_written(sink):
             for frame in source if source.is_video else _pictures(source):
                 loop.step(frame)
                 progress(f"{frame.name}: {loop.last.total_ms:.1f} ms", sink.written, source.length)
@@ -105,6 +106,19 @@ def run(options: RunOptions) -> RunResult:
         return loop.result(source, seconds)
 
 
+@contextlib.contextmanager
+def _saying_what_is_written(sink: Sink) -> Iterator[None]:
+    """Add to the UserError that ends the run how many frames are written, and where."""
+    try:
+        yield
+    except UserError as error:
+        if not sink.written or isinstance(sink, NullSink):
+            raise
+        were = "was" if sink.written == 1 else "were"
+        written = f"{_counted(sink.written, 'frame')} before it {were} written to {sink.uri}"
+        raise type(error)(f"{str(error).removesuffix('.')}; {written}") from error
+
+
 def _pictures(source: Source) -> Iterator[Frame]:
     """The frames of `source`, with what libpng and libjpeg say about a file they could still decode logged by name.
 
@@ -113,31 +127,13 @@ def _pictures(source: Source) -> Iterator[Frame]:
     """
     frames = iter(source)
     while True:
-        with _captured_stderr() as words:
+        with captured_stderr() as words:
             frame = next(frames, None)
         if frame is None:
             return
         if words:
             _log.warning("%s: %s", frame.name, words[0])
         yield frame
-
-
-@contextlib.contextmanager
-def _captured_stderr() -> Iterator[list[str]]:
-    """A list that holds, once the block is left, the lines that were written to file descriptor 2 inside it."""
-    lines: list[str] = []
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)  # who says more than a pipe holds is cut short, not kept waiting
-    kept = os.dup(2)
-    os.dup2(writing, 2)
-    os.close(writing)
-    try:
-        yield lines
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        with os.fdopen(reading, "rb") as pipe:
-            lines += pipe.read().decode(errors="replace").splitlines()
 
 
 class _Loop:

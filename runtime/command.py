@@ -44,28 +44,38 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USER_ERROR, f"{self.prog}: {_one_line(message)}. See {self.prog} --help.\n")
 
 
+class CommandParser(Parser):
+    """The parser of one subcommand: words that it does not know it refuses itself, under its own name."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As argparse's, with no word left over: argparse would hand it up, to a parser that names no subcommand."""
+        known, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+
 def run_command(run: Callable[[], None], name: str) -> int:
     """Call `run`; give the exit code: 0, 2 after one line for a UserError, 130 after Ctrl-C, 143 after SIGTERM.
 
     A path that is forbidden, too long, or on a full disk is a user's error too. Any other exception is a bug and goes
     on, for Python to show its traceback. SIGTERM unwinds `run` as Ctrl-C does, so that outputs are finished.
     """
+    terminated = threading.Event()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is no error
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _start_logging(name)
-        with _sigterm_unwinds():
+        with _sigterm_unwinds(terminated):
             run()
             sys.stdout.flush()  # a reader that went away shows here, not while Python ends
     except UserError as error:
         sys.stderr.write(f"{name}: {_one_line(error)}\n")
         return EXIT_USER_ERROR
-    except Terminated:
-        sys.stderr.write(f"{name}: terminated.\n")
-        return EXIT_TERMINATED
     except KeyboardInterrupt:
-        sys.stderr.write(f"{name}: interrupted.\n")
-        return EXIT_INTERRUPTED
+        # Not by its type: a library that calls back from C++ must have it raised anew, and then it is a plain one.
+        sys.stderr.write(f"{name}: {'terminated' if terminated.is_set() else 'interrupted'}.\n")
+        return EXIT_TERMINATED if terminated.is_set() else EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`fcn-build inspect … | head`): not an error, nothing left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -84,21 +94,46 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """While the block runs SIGTERM raises Terminated; not where it is ignored, nor outside the main thread."""
+def captured_stderr() -> Iterator[list[str]]:
+    """A list that holds, once the block is left, the lines that were written to file descriptor 2 inside it.
+
+    Libraries in C and C++ write there themselves, past sys.stderr and every log level.
+    """
+    lines: list[str] = []
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)  # who says more than a pipe holds is cut short, not kept waiting
+    kept = os.dup(2)
+    os.dup2(writing, 2)
+    os.close(writing)
+    try:
+        yield lines
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        with os.fdopen(reading, "rb") as pipe:
+            lines += pipe.read().decode(errors="replace").splitlines()
+
+
+@contextlib.contextmanager
+def _sigterm_unwinds(terminated: threading.Event) -> Iterator[None]:
+    """While the block runs SIGTERM sets `terminated` and raises Terminated.
+
+    Not where it is ignored, nor outside the main thread.
+    """
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
         yield
         return
-    signal.signal(signal.SIGTERM, _terminate)
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        terminated.set()
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
 
 
 def _start_logging(name: str) -> None:

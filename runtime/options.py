@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .command import CommandParser
+
 _Options = TypeVar("_Options")
 
 
@@ -42,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
 
 def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, tuple[type, Any, str]]) -> None:
     """Give `parser` one subcommand per entry: name → (options dataclass, what runs it, help text of one phrase)."""
-    adder = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=type(parser))
+    adder = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
     for name, (options, _, text) in commands.items():
         add_options(adder.add_parser(name, help=text, description=text[0].upper() + text[1:] + "."), options)
 
@@ -57,7 +59,8 @@ def read_options(options: type[_Options], arguments: argparse.Namespace) -> _Opt
 
 def image_size(text: str) -> tuple[int, int]:
     """`512x320` (width x height, as cameras are described) → (320, 512), (height, width)."""
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    # far more digits than any limit: whoever knows the limit says it
+    match = re.fullmatch(r"([1-9]\d{0,99})x([1-9]\d{0,99})", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"a size is WIDTHxHEIGHT in pixels, such as 512x320; got {text!r}")
     return int(match[2]), int(match[1])

@@ -18,6 +18,7 @@ from .errors import UserError
 from .opencv import load_cv2
 from .palette import encode_label_png, voc_palette
 from .sources import Frame, Source
+from .sources.listing import OUTPUT_MARKER
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing.Self needs Python 3.11
@@ -29,8 +30,6 @@ VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 """FourCC per ending: what OpenCV's wheels bring encoders for; they have none for H.264."""
 
 _FPS_UNKNOWN = 25.0
-_MARKER = ".fcn-run"
-"""File in an output folder that says who wrote masks/ and overlays/, so that the next run may replace them."""
 
 
 class Sink(ABC):
@@ -92,9 +91,13 @@ def open_sink(
     files = source.files if source is not None else ()
     # Before Python 3.14 Path.is_dir raises where os.path.isdir says no; what is wrong shows on writing.
     if os.path.isdir(path) or name.endswith(("/", os.sep)) or not suffix:  # noqa: PTH112
+        if source is not None and source.folder is not None and _same_file(source.folder, path):
+            raise UserError(f"{text} is the source itself; write into a folder of its own, such as {path / 'out'}")
         return FolderSink(text, path, voc_palette() if palette is None else palette, files)
     if suffix in VIDEO_CODECS:
         _refuse_overwriting(path, files)
+        if source is not None and source.mixed_sizes:
+            raise UserError(f"{text} would have one size, but the pictures of {source.uri} have several; name a folder")
         return VideoSink(text, path, fps or (source.fps if source else None) or _FPS_UNKNOWN)
     if suffix in PICTURE_SUFFIXES:
         _refuse_overwriting(path, files)
@@ -126,7 +129,7 @@ class FolderSink(Sink):
         self._masks, self._overlays = folder / "masks", folder / "overlays"
         self._palette = palette
         self._used: set[str] = set()
-        marker = folder / _MARKER
+        marker = folder / OUTPUT_MARKER
         for part in (self._masks, self._overlays):
             _refuse_files_of_others(part, source_files, ours=os.path.exists(marker))  # noqa: PTH110
         for part in (self._masks, self._overlays):

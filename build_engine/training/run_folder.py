@@ -116,8 +116,7 @@ def check_writable(output: Path) -> None:
             folder = folder.parent
     if not folder.is_dir():
         raise UserError(f"{folder} is a file, so no folder can lie in it; choose another place for -o.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{folder} cannot be written to; choose another place for -o.")
+    bundle_writer.check_takes_folders(folder, output)
 
 
 def check_room(output: Path, state_bytes: int, snapshot_bytes: int) -> None:

@@ -27,7 +27,8 @@ class DemoPictureSource(Source):
 
     def __init__(self, uri: str) -> None:
         self._pictures = demo_pictures()
-        super().__init__(uri, length=len(self._pictures))
+        sizes = {picture.image.shape for picture in self._pictures}
+        super().__init__(uri, length=len(self._pictures), mixed_sizes=len(sizes) > 1)
 
     def __iter__(self) -> Iterator[Frame]:
         for index, picture in enumerate(self._pictures):

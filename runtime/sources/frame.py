@@ -36,8 +36,9 @@ class Source(ABC):
     uri: as the user gave it. live: frames arrive in real time and must not be waited for. is_video: the frames are one
     film (live or not), not separate pictures. fps: frames per second where known. length: number of frames where
     known (a video file's own promise). skipped: files passed over because they are no pictures. files: those that the
-    frames are read from, so that no sink overwrites one. warning: one sentence about something that went wrong without
-    ending in an error, known once iteration is over.
+    frames are read from, so that no sink overwrites one. folder: where all of it is the source. mixed_sizes: the frames
+    are known to differ in size, so that no film of them is begun. warning: one sentence about something that went wrong
+    without ending in an error, known once iteration is over.
 
     Files can be iterated again; each time starts at the first frame.
     """
@@ -52,6 +53,8 @@ class Source(ABC):
         length: int | None = None,
         skipped: int = 0,
         files: Sequence[Path] = (),
+        folder: Path | None = None,
+        mixed_sizes: bool = False,
     ) -> None:
         self.uri = uri
         self.live = live
@@ -60,6 +63,8 @@ class Source(ABC):
         self.length = length
         self.skipped = skipped
         self.files = tuple(files)
+        self.folder = folder
+        self.mixed_sizes = mixed_sizes
         self.warning: str | None = None
 
     @abstractmethod

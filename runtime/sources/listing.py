@@ -12,6 +12,8 @@ from fcnedge.runtime.errors import SourceError
 from .picture_file import PICTURE_SUFFIXES
 
 NUMBERED = re.compile(r"%(0?)(\d*)[di]")
+OUTPUT_MARKER = ".fcn-run"
+"""File in an output folder that says who wrote masks/ and overlays/, so that the next run may replace them."""
 
 
 def folder_pictures(folder: Path) -> tuple[list[Path], int]:
@@ -20,7 +22,7 @@ def folder_pictures(folder: Path) -> tuple[list[Path], int]:
     Raises SourceError when there is no picture or the folder cannot be read.
     """
     try:
-        files = [path for path in folder.iterdir() if path.is_file()]
+        files = [path for path in folder.iterdir() if path.is_file() and path.name != OUTPUT_MARKER]
     except OSError as error:
         raise SourceError(f"the folder {folder} cannot be read: {error.strerror}") from error
     pictures, skipped = _pictures_among(files)

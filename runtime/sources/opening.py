@@ -79,9 +79,10 @@ _SCHEMES: dict[str, Callable[[str], Source]] = {"file": _open_file_uri, "demo": 
 def _open_path(uri: str, text: str) -> Source:
     if not text:
         raise SourceError(f"no source was given; fcnedge reads {SUPPORTED}")
-    path = Path(text).expanduser()
+    path, folder = Path(text).expanduser(), None
     if path.is_dir():
         files, skipped = folder_pictures(path)
+        folder = path
     elif path.exists():
         if not _is_picture(path):
             return VideoFileSource(uri, path)
@@ -94,7 +95,7 @@ def _open_path(uri: str, text: str) -> Source:
         raise SourceError(f"this version does not read GStreamer pipelines; it reads {SUPPORTED}")
     else:
         raise SourceError(f"{text} does not exist")
-    return PictureSource(uri, files, skipped=skipped)
+    return PictureSource(uri, files, skipped=skipped, folder=folder)
 
 
 def _is_picture(path: Path) -> bool:

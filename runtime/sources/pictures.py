@@ -12,8 +12,8 @@ from .picture_file import check_picture, read_picture
 class PictureSource(Source):
     """Pictures, read one at a time. The first is looked at on opening, so that a wrong file is refused at once."""
 
-    def __init__(self, uri: str, files: Sequence[Path], *, skipped: int = 0) -> None:
-        super().__init__(uri, length=len(files), skipped=skipped, files=files)
+    def __init__(self, uri: str, files: Sequence[Path], *, skipped: int = 0, folder: Path | None = None) -> None:
+        super().__init__(uri, length=len(files), skipped=skipped, files=files, folder=folder)
         check_picture(self.files[0])
 
     def __iter__(self) -> Iterator[Frame]:

@@ -34,8 +34,10 @@ ACCURACY_ROW = {
     "drop_points": -0.0,
     "labels_equal": 1.0,
     "p50_ms": 24.9,
+    "iou": {"cat": 0.9, "bus": 0.0, "cow": 0.3, "sofa": 0.2994, "chair": 0.0506},
 }
 INT8_ROW = {"precision": "int8", "graph_bytes": 3_729_588, "miou_subset": 0.8, "drop_points": 0.533}
+INT8_ROW |= {"iou": {"cat": 0.1}}
 ACCURACY = {"size": "384x384 stretch", "rows": [ACCURACY_ROW, ACCURACY_ROW | INT8_ROW | {"labels_equal": 0.996}]}
 HEAD = {"pictures": 100, "ratio": 34.4, "sparse_ms": 1.94, "dense_ms": 66.8, "unequal_pixels": 0}
 BUILD = {
@@ -87,6 +89,18 @@ def test_numbers_come_from_the_files(results):
     assert "**34x faster**" in text
     assert "(1.9 against 67 ms, one thread), pixels that differ: 0." in text
     assert "(537 MB of weights) at 512x512 took 42 s and 2.34 GB of memory, and 0 of 1,048,576 compared labels" in text
+
+
+def test_classes_under_30_percent_are_named_worst_first(results):
+    sentence = "**Weak classes**, with an IoU under 30% at 384x384 stretch in FP32: bus 0.0%, chair 5.1%, sofa 29.9%."
+    lines = numbers().splitlines()
+    assert lines[lines.index(sentence) - 1] == lines[lines.index(sentence) + 1] == ""
+
+
+def test_without_weak_classes_none_are_named(results):
+    rows = [row | {"iou": {"cat": 0.9, "cow": 0.3}} for row in (ACCURACY_ROW, ACCURACY_ROW | INT8_ROW)]
+    (results / "accuracy.json").write_text(json.dumps(ACCURACY | {"rows": rows}), encoding="utf-8")
+    assert "Weak" not in numbers()
 
 
 def test_numbers_stand_apart_from_the_markers(results):

@@ -76,7 +76,14 @@ def test_model_hides_the_gpu_unless_told_which_to_take(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("size", "suggestion"), [("500x375", "512x384"), ("96x65", "96x64"), ("5000x64", "4096x64"), ("1x1", "32x32")]
+    ("size", "suggestion"),
+    [
+        ("500x375", "512x384"),
+        ("96x65", "96x64"),
+        ("5000x64", "4096x64"),
+        ("99999968x320", "4096x320"),
+        ("1x1", "32x32"),
+    ],
 )
 def test_size_that_is_no_multiple_of_32_is_refused_with_the_nearest(capsys, size, suggestion):
     line = refusal(capsys, *MODEL, "--size", size, "--dry-run")  # said at once, not by Keras
@@ -113,8 +120,9 @@ def test_size_of_another_form_is_refused(capsys, size):
 def test_wrong_command_line_is_refused_with_the_way_to_the_help(capsys, words, complaint):
     line = refusal(capsys, *words)
     assert complaint in line
-    assert line.startswith("fcn-build")
-    assert line.endswith("--help.")
+    name = " ".join(["fcn-build", *(word for word in words[:1] if word != "paint")])
+    assert line.startswith(f"{name}: ")
+    assert line.endswith(f"See {name} --help.")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +141,10 @@ def test_wrong_command_line_is_refused_with_the_way_to_the_help(capsys, words, c
         (("model", "fcn8s-lite0", "-o", "full", "--force"), "full exists and is not a bundle; choose another name"),
         (("model", "fcn8s-lite0", "-o", "old"), "old exists and its model.json is not one that this fcnedge reads"),
         (("model", "fcn8s-lite0", "-o", "file/b"), "file is a file, so no bundle can lie in it; choose another place"),
+        pytest.param(
+            *(("model", "fcn8s-lite0", "-o", "/proc/x"), "/proc/x cannot be written ("),
+            marks=pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc here"),
+        ),
         ((*MODEL, "--verify", "gone"), "gone does not exist"),
         ((*MODEL, "--verify", "empty"), "the folder empty holds no pictures ("),
         ((*MODEL, "--verify", "bad.png"), "bad.png is not a picture that OpenCV can read, whatever its name says"),
@@ -237,15 +249,13 @@ BLOCKED = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split())
         ("matplotlib", ["train"], "matplotlib is not installed; install it with: pip install 'fcnedge[train]'"),
         ("keras", ["train"], "keras is not installed; install it with: pip install 'fcnedge[build]'"),
         ("PIL", ["train"], "pillow is not installed; install it with: pip install 'fcnedge[build]'"),
-        pytest.param(
-            *("torch", ["train"], "torch is not installed; install it with: pip install 'fcnedge[pretrained]'"),
-            marks=pytest.mark.slow,  # TensorFlow and Keras are loaded before
-        ),
+        ("torch", ["train"], "torch is not installed; install it with: pip install 'fcnedge[pretrained]'"),
     ],
 )
 def test_missing_package_is_named_with_its_extra(voc_folder, tmp_path, blocked, words, sentence):
     if words == ["train"]:
-        words = ["train", "fcn32s-lite0", "--data", str(voc_folder), "-o", "run", "--batch-size", "4", "--crop", "64"]
+        model = "fcn32s-lite0" if blocked == "torch" else "fcn32s-vgg16"  # which asks for no torch
+        words = ["train", model, "--data", str(voc_folder), "-o", "run", "--batch-size", "4", "--crop", "64"]
     program = BLOCKED + "from fcnedge.build_engine import cli; sys.exit(cli.main())"
     done = subprocess.run([sys.executable, "-c", program, blocked, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
@@ -410,6 +420,13 @@ def test_inspect_prints_and_writes_the_description(capsys, lite0_bundle, tmp_pat
     assert set(result["files"][0]) == {"name", "precision", "bytes", "sha256", "nodes"}
 
 
+@pytest.mark.parametrize("command", ["model", "train"])
+def test_help_says_how_a_class_list_is_written(capsys, command):
+    assert run(command, "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "text file with one name per line, in the order of the masks' ids (the first line is id 0, the b" in shown
+
+
 def test_doctor_writes_its_findings(capsys, tmp_path):
     assert run("doctor", "--json", "r.json") == 0
     out, error = capsys.readouterr()
@@ -422,7 +439,7 @@ def test_doctor_writes_its_findings(capsys, tmp_path):
 
 
 def test_train_dry_run_checks_the_data_and_writes_nothing(capsys, tmp_path, voc_folder):
-    words = ["train", "fcn8s-lite0", "--data", voc_folder, "-o", "run", "--batch-size", "4", "--dry-run"]
+    words = ["train", "fcn8s-lite0-voc", "--data", voc_folder, "-o", "run", "--batch-size", "4", "--dry-run"]
     assert run(*words) == 0
     assert capsys.readouterr().out == "would train fcn8s-lite0 on 8 pictures, 14 epochs, into run\n"
     assert list(tmp_path.iterdir()) == []

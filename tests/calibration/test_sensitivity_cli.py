@@ -77,11 +77,12 @@ def test_mistake_is_one_line_and_exit_2(capfd, named_bundle, voc_folder):
     message = "there are no ranges at nowhere.json; collect them with fcn-calibrate ranges."
     assert capfd.readouterr().err == f"fcn-build sensitivity: {message}\n"
     assert run("sensitivity", named_bundle, "--data", voc_folder, "--cheese") == 2
-    assert capfd.readouterr().err.startswith("fcn-calibrate: unrecognized arguments: --cheese.")
+    assert capfd.readouterr().err.startswith("fcn-calibrate sensitivity: unrecognized arguments: --cheese.")
 
 
+@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("to_both", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_interrupt_ends_both(named_bundle, voc_folder, tmp_path, to_both):
+def test_interrupt_ends_both(named_bundle, voc_folder, tmp_path, to_both, ending, code):
     """The child waits on ranges that nobody writes: a pipe, which has a reader as long as the child lives."""
     pipe = tmp_path / "ranges.json"
     os.mkfifo(pipe)
@@ -90,7 +91,7 @@ def test_interrupt_ends_both(named_bundle, voc_folder, tmp_path, to_both):
     with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as parent:
         writer = writing_end(pipe, parent)
         try:
-            os.killpg(parent.pid, signal.SIGINT) if to_both else parent.send_signal(signal.SIGINT)
+            os.killpg(parent.pid, ending) if to_both else parent.send_signal(ending)
             _, err = parent.communicate(timeout=60)
             with pytest.raises(BrokenPipeError):
                 os.write(writer, b"{}")
@@ -98,7 +99,7 @@ def test_interrupt_ends_both(named_bundle, voc_folder, tmp_path, to_both):
             os.close(writer)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(parent.pid, signal.SIGKILL)
-    assert parent.returncode == 130
+    assert parent.returncode == code
     assert b"Traceback" not in err
 
 

@@ -295,7 +295,7 @@ def test_empty_folder_is_refused(tmp_path, tiny_bundle, capsys):
         (["--threads", "9" * 20], f"--threads is {'9' * 20}; it must be from 1 to 1024."),
         (["--frames", "0"], "--frames is 0; it must be 1 or more."),
         (["--precision", "int8", "--backend", "onnxruntime"], "holds no int8 graph, only fp32"),
-        (["--backend", "tensorrt"], "invalid choice: 'tensorrt'"),
+        (["--backend", "abacus"], "invalid choice: 'abacus'"),
         (["--quick"], "unrecognized arguments: --quick. See fcn-run --help."),
         (["--prec", "fp32"], "unrecognized arguments: --prec"),
         (["a", "b"], "unrecognized arguments: b"),
@@ -352,6 +352,44 @@ def test_damaged_picture_is_one_line_whatever_libpng_says(tmp_path, tiny_bundle)
     )
     assert "libpng" in said.stderr, "the picture is damaged in a way that libpng does not mind"
     assert f"{path} is damaged" in one_line(in_its_own_process(path, "--model", tiny_bundle))
+
+
+@pytest.mark.parametrize("sink", ["out", "out.avi", "null://", None])
+def test_picture_that_ends_the_run_comes_with_what_was_written_before(tmp_path, tiny_bundle, pictures, sink, capsys):
+    data = (pictures / "img10.png").read_bytes()
+    (pictures / "img10.png").write_bytes(data[: len(data) // 2])
+    where = [] if sink is None else [sink if "://" in sink else tmp_path / sink]
+    line = refused(capsys, pictures, *where, "--model", tiny_bundle)
+    damage = f"{pictures / 'img10.png'} is truncated: it lacks PNG's IEND chunk; copy it again"
+    written = f"; 2 frames before it were written to {where[0]}" if sink in ("out", "out.avi") else ""
+    assert line == damage + written
+    if sink == "out":
+        assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["img1.png", "img2.png"]
+    if sink == "out.avi":
+        assert cv2.VideoCapture(str(tmp_path / "out.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 2
+
+
+def test_first_picture_that_ends_the_run_has_nothing_written_before(tmp_path, tiny_bundle, pictures, capsys):
+    with (pictures / "img1.png").open("ab") as file:
+        file.truncate(60)
+    assert "written" not in refused(capsys, pictures, tmp_path / "out", "--model", tiny_bundle)
+
+
+def test_pictures_of_two_sizes_in_one_film_say_how_much_of_it_there_is(tmp_path, tiny_bundle, pictures, capsys):
+    write(pictures / "img2.png", np.zeros((40, 40, 3), np.uint8))
+    film = tmp_path / "out.avi"
+    assert refused(capsys, pictures, film, "--model", tiny_bundle) == (
+        f"{film} is 30x20, but img2 is 40x40; a video has one size: name a folder instead; 1 frame before it was "
+        f"written to {film}"
+    )
+
+
+def test_folder_of_pictures_is_not_written_into(tmp_path, tiny_bundle, pictures, capsys):
+    before = sorted(pictures.iterdir())
+    assert refused(capsys, pictures, pictures, "--model", tiny_bundle) == (
+        f"{pictures} is the source itself; write into a folder of its own, such as {pictures / 'out'}"
+    )
+    assert sorted(pictures.iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,34 @@ def in_its_own_process(body: str, **settings: Any) -> subprocess.CompletedProces
     return subprocess.run([sys.executable, "-c", program], check=False, **settings)
 
 
+# What libraries say past sys.stderr
+
+
+def test_lines_of_file_descriptor_2_are_captured_and_the_descriptor_is_given_back():
+    body = """
+import os
+with captured_stderr() as words:
+    os.write(2, b"one\\ntw\\xff\\n")
+    assert words == []
+os.write(2, b"after\\n")
+assert words == ["one", "tw\\ufffd"], words"""
+    done = in_its_own_process(body)
+    assert (done.returncode, done.stderr) == (0, "after\n")
+
+
+def test_what_an_error_ends_is_captured_too():
+    body = """
+import os
+try:
+    with captured_stderr() as words:
+        os.write(2, b"last words\\n")
+        raise ZeroDivisionError
+except ZeroDivisionError:
+    assert words == ["last words"], words"""
+    done = in_its_own_process(body)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # Exit codes
 
 
@@ -96,6 +124,21 @@ assert signal.getsignal(signal.SIGTERM) is before
 sys.exit(code)"""
     done = in_its_own_process(body)
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "fcn-test: terminated.\n")
+
+
+def test_sigterm_is_143_even_where_a_library_makes_a_plain_interrupt_of_it():
+    """As TensorRT's builder does: what is raised in a method that C++ calls must not leave it."""
+    body = """
+import signal
+def run():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        pass
+    raise KeyboardInterrupt
+sys.exit(run_command(run, "fcn-test"))"""
+    done = in_its_own_process(body)
+    assert (done.returncode, done.stderr) == (143, "fcn-test: terminated.\n")
 
 
 @pytest.mark.parametrize("error", [None, UserError("no"), KeyboardInterrupt()])

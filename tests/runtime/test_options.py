@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fcnedge.runtime.command import Parser
-from fcnedge.runtime.options import add_options, image_size, option, read_options
+from fcnedge.runtime.options import add_commands, add_options, image_size, option, read_options
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,10 @@ def test_every_kind_of_field_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize(("text", "size"), [("512x320", (320, 512)), ("1x99999", (99999, 1))])
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("512x320", (320, 512)), ("1x99999", (99999, 1)), (f"99999968x{10**99}", (10**99, 99999968))],
+)
 def test_size_is_width_by_height_for_people_and_height_first_inside(text: str, size: tuple[int, int]) -> None:
     assert image_size(text) == size
 
@@ -77,7 +80,7 @@ def test_size_of_another_form_is_refused(text: str, capsys: pytest.CaptureFixtur
     assert f"a size is WIDTHxHEIGHT in pixels, such as 512x320; got {text!r}" in line
 
 
-@pytest.mark.parametrize("text", ["5 x 5", "1e3x5", "123456x1", "12x34\n"])
+@pytest.mark.parametrize("text", ["5 x 5", "1e3x5", "1" * 101 + "x1", "1" * 5000 + "x1", "12x34\n"])
 def test_size_with_something_around_it_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         image_size(text)
@@ -103,6 +106,26 @@ def test_size_with_something_around_it_is_refused(text: str) -> None:
 )
 def test_wrong_command_line_is_one_line_and_exit_2(words: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert reason in refusal(capsys, *words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "unknown"),
+    [
+        ("paint a -o b --bogus 3", "fcn-test paint", "--bogus 3"),
+        ("paint a b c -o d", "fcn-test paint", "c"),
+        ("wash --sorce a -o b", "fcn-test wash", "--sorce"),
+        ("--bogus paint a -o b", "fcn-test", "--bogus"),
+    ],
+)
+def test_word_that_a_subcommand_does_not_know_is_refused_under_its_name(
+    words: str, name: str, unknown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = Parser(prog="fcn-test")
+    add_commands(parser, {"paint": (Options, None, "paint a frame"), "wash": (Options, None, "wash a frame")})
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args(words.split())
+    assert caught.value.code == 2
+    assert capsys.readouterr() == ("", f"{name}: unrecognized arguments: {unknown}. See {name} --help.\n")
 
 
 def test_line_ends_in_arguments_stay_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:

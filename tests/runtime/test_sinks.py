@@ -4,6 +4,7 @@ import logging
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -115,6 +116,23 @@ def test_folder_does_not_overwrite_the_pictures_it_reads(tmp_path, part, link):
     with pytest.raises(UserError, match=f"{part} holds the source's own files"):
         open_sink(tmp_path / "out", source=source)
     assert next(folder.iterdir()).read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["{0}", "{0}/", "file://{0}", "{0}/../shots", "{0}/../link"])
+def test_folder_that_is_the_source_is_refused_and_nothing_written_there(tmp_path, form):
+    """`fcn-run shots shots`."""
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    cv2.imwrite(str(folder / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    sentence = r"is the source itself; write into a folder of its own, such as .*/out$"
+    with pytest.raises(UserError, match=sentence):
+        open_sink(form.format(folder), source=open_source(folder))
+    assert files(folder) == ["a.png"]
+    assert [path.name for path in folder.iterdir()] == ["a.png"]
+    with open_sink(folder / "out", source=open_source(folder)) as sink:  # as the message says
+        sink.write(*result())
+    assert files(folder / "out") == [".fcn-run", "masks/cat.png", "overlays/cat.jpg"]
 
 
 def test_folder_where_a_file_lies_is_refused(tmp_path):
@@ -301,6 +319,22 @@ def test_film_of_two_sizes_is_refused(tmp_path):
         sink.write(*result())
         with pytest.raises(UserError, match=r"64x48, but dog is 66x50.*name a folder"):
             sink.write(*result("dog", 50, 66))
+
+
+def test_film_of_pictures_known_to_differ_in_size_is_refused_before_it_is_begun(tmp_path):
+    pytest.importorskip("skimage", reason="the extra demo is not installed")
+    sentence = r"out\.mp4 would have one size, but the pictures of demo:// have several; name a folder$"
+    with pytest.raises(UserError, match=sentence):
+        open_sink(tmp_path / "out.mp4", source=open_source("demo://"))
+    assert files(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc here")
+@pytest.mark.parametrize("name", ["x", "x/", "x.png", "x.mp4"])
+def test_place_where_nobody_can_write_is_one_sentence(name):
+    """Not even root, whom permissions do not stop."""
+    with pytest.raises(UserError, match=r"^(the folder )?/proc/x\S* cannot be (made|written)"):
+        open_sink(f"/proc/{name}").write(*result())
 
 
 def test_writer_that_does_not_open_names_its_codec(tmp_path):

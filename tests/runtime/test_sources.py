@@ -192,6 +192,13 @@ def test_folder_is_naturally_sorted_and_counts_what_it_skips(tmp_path, photo):
     assert [frame.index for frame in source] == [0, 1, 2, 3]
 
 
+def test_what_fcn_run_marks_its_output_with_is_not_passed_over_as_no_picture(tmp_path, photo):
+    write(tmp_path / "img.png", photo)
+    (tmp_path / ".fcn-run").write_text("fcn-run wrote masks/ and overlays/ here")
+    source = open_source(tmp_path)
+    assert (source.length, source.skipped) == (1, 0)
+
+
 def test_folder_without_pictures_says_what_it_holds(tmp_path):
     with pytest.raises(SourceError, match=r"no pictures.*it has no files"):
         open_source(tmp_path)
@@ -367,6 +374,13 @@ def test_sources_carry_their_files(tmp_path, photo, clip):
     assert open_source(tmp_path / "%d.png").files == (one, two)
     assert open_source(f"file://{one}").files == (one,)
     assert open_source(clip).files == (clip,)
+
+
+def test_only_a_folder_as_a_whole_is_a_sources_folder(tmp_path, photo, clip):
+    write(tmp_path / "1.png", photo)
+    assert open_source(tmp_path).folder == open_source(f"file://{tmp_path}").folder == tmp_path
+    for part in ("1.png", "*.png", "%d.png", "clip.avi"):
+        assert open_source(tmp_path / part).folder is None
 
 
 def test_no_source_at_all_is_refused():

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fcnedge.build_engine.engines.build import build_engine, plan_engine
 from fcnedge.build_engine.engines.command import EngineOptions
+from fcnedge.build_engine.engines.library import Library
 from fcnedge.runtime.engine_sidecar import EngineSidecar, read_sidecar
 from fcnedge.runtime.errors import UserError
+
+END_WHILE_COMPILING = """
+import signal, sys
+from fcnedge.build_engine import cli
+from fcnedge.build_engine.engines import compile, library_log
+
+ending = signal.Signals(int(sys.argv.pop(1)))
+build = compile.compile_network
+
+def signalled(*_):
+    library_log._LOG.log = lambda *_: None
+    signal.raise_signal(ending)
+
+def compile_and_be_ended(*arguments):
+    library_log._LOG.log = signalled  # its next call comes from C++
+    return build(*arguments)
+
+from fcnedge.build_engine.engines import build as module
+module.compile_network = compile_and_be_ended
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 VERSIONS = ("8.5", "10.3", "10.13", "11.4")
 CACHE = {"8.5": "TRT-8502", "10.3": "TRT-100300", "10.13": "TRT-101303"}
@@ -152,4 +177,19 @@ def test_failure_is_one_sentence_in_the_librarys_words(stand_in, bundle: Path, s
     sentence = str(caught.value)
     reason = said.removeprefix("Internal Error (").rstrip(".)")
     assert sentence.startswith(f"TensorRT 10.3.0 could not compile the network ({reason}); {advice}")
+    assert not (bundle / "engines").exists()
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signal_inside_a_callback_from_cpp_ends_the_command_with_its_own_code(
+    rtx: Library, bundle: Path, ending, code, word
+):
+    """There an exception would end the process, so it becomes a request to stop, and must not lose what it was."""
+    words = ["engine", str(bundle), "--target", "tensorrt_rtx", "--precision", "fp32", "--sm", "8.6"]
+    command = [sys.executable, "-c", END_WHILE_COMPILING, str(int(ending)), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert done.stderr == f"fcn-build engine: {word}.\n"
     assert not (bundle / "engines").exists()

@@ -185,6 +185,13 @@ def test_output_at_or_below_a_file_is_refused(tmp_path):
         check_writable(tmp_path / "file" / "deep" / "run")
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc here")
+@pytest.mark.parametrize("output", ["/proc/x", "/proc/x/deep/run"])
+def test_place_where_not_even_root_can_write_is_refused(output):
+    with pytest.raises(UserError, match=rf"^({output} cannot be written \(|/proc cannot be written to).* for -o\.$"):
+        check_writable(Path(output))
+
+
 def test_output_with_an_endless_name_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"cannot be written \(File name too long\); choose another place for -o"):
         check_writable(tmp_path / ("n" * 300))
@@ -201,7 +208,7 @@ sys.exit(cli.main(sys.argv[2:]))
 
 
 def tried(voc_folder: Path, output: Path, user: str, *wrappers: Callable[[list[str]], list[str]]) -> str:
-    words = ["train", "fcn8s-lite0", "--data", str(voc_folder), "-o", str(output), "--batch-size", "4", "--dry-run"]
+    words = ["train", "fcn8s-vgg16", "--data", str(voc_folder), "-o", str(output), "--batch-size", "4", "--dry-run"]
     command = [sys.executable, "-c", TRY_TO_TRAIN, user, *words]
     for wrap in wrappers:
         command = wrap(command)
