@@ -12,10 +12,9 @@ from pathlib import Path
 
 from fcnedge.runtime import Bundle, Manifest
 from fcnedge.runtime.bundle import MANIFEST_NAME, sha256_of
+from fcnedge.runtime.engine_sidecar import ENGINES_FOLDER
 from fcnedge.runtime.errors import BundleError, UserError
 from fcnedge.runtime.manifest import MAX_JSON_BYTES, FileSpec
-
-_ENGINES = "engines"
 
 
 def check_output(output: Path, *, force: bool) -> None:
@@ -164,8 +163,8 @@ def _names_in(folder: Path) -> Iterator[str]:
         raise error
 
     for place, folders, files in os.walk(folder, onerror=refuse):
-        if Path(place) == folder and _ENGINES in folders:
-            folders.remove(_ENGINES)  # os.walk goes into what is left, in its order
+        if Path(place) == folder and ENGINES_FOLDER in folders:
+            folders.remove(ENGINES_FOLDER)  # os.walk goes into what is left, in its order
         folders.sort()
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         yield from sorted((Path(place) / name).relative_to(folder).as_posix() for name in [*files, *links])

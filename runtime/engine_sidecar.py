@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from .manifest import MAX_JSON_BYTES, MAX_SIDE_PX, PRECISIONS
 from .strict_json import DuplicateNameError, Fields, Refusing, is_number, strict_loads
 
 SIDECAR_FORMAT = 1
+ENGINES_FOLDER = "engines"
+"""Folder of a bundle, or of a user's cache, that engines lie in."""
 TARGETS = ("tensorrt", "tensorrt_rtx")
 ROUTES = ("strongly typed", "builder flags", "calibration cache")
 INSPECTIONS = ("engine inspector", "build log")
@@ -68,6 +71,14 @@ class EngineSidecar:
     def to_json(self) -> str:
         """Text that `parse_sidecar` reads back to an equal sidecar."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def engine_name(
+    precision: str, library: str, version: str, compute_capabilities: Sequence[str], *, dla: bool = False
+) -> str:
+    """`int8.tensorrt-10.3.0.sm87.engine`: all that decides whether it runs somewhere is in its name."""
+    targets = "-".join(f"sm{capability.replace('.', '')}" for capability in compute_capabilities)
+    return f"{precision}.{library}-{version}.{targets}{'.dla' if dla else ''}.engine"
 
 
 def sidecar_path(engine: Path) -> Path:

@@ -10,16 +10,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from fcnedge.runtime import Bundle
-from fcnedge.runtime.engine_sidecar import EngineSidecar
+from fcnedge.runtime.engine_sidecar import ENGINES_FOLDER, EngineSidecar, engine_name
 from fcnedge.runtime.errors import UserError
 
 from .cache_calibrator import read_calibration_cache
 from .compile import Configuration, Settings, compile_network, configure
 from .engine_file import (
-    ENGINES_FOLDER,
     EngineFileFacts,
     check_engine_output,
-    engine_name,
     write_engine,
     write_timing_cache,
 )

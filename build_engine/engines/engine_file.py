@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from fcnedge.runtime.errors import UserError
 
 from ..bundle_writer import disk_errors, staging_folder
 
-ENGINES_FOLDER = "engines"
-
 
 @dataclass(frozen=True)
 class EngineFileFacts:
@@ -23,12 +20,6 @@ class EngineFileFacts:
 
     bytes: int
     sha256: str
-
-
-def engine_name(precision: str, library: str, version: str, capabilities: Sequence[str], *, dla: bool) -> str:
-    """`int8.tensorrt-10.3.0.sm87.engine`: all that decides whether it runs here is in its name."""
-    targets = "-".join(f"sm{capability.replace('.', '')}" for capability in capabilities)
-    return f"{precision}.{library}-{version}.{targets}{'.dla' if dla else ''}.engine"
 
 
 def check_engine_output(output: Path, *, force: bool) -> None:

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from fcnedge.runtime.engine_sidecar import EngineSidecar, TensorSpec, parse_sidecar, read_sidecar, sidecar_path
+from fcnedge.runtime.engine_sidecar import (
+    EngineSidecar,
+    TensorSpec,
+    engine_name,
+    parse_sidecar,
+    read_sidecar,
+    sidecar_path,
+)
 from fcnedge.runtime.errors import BundleError
 
 SIDECAR = EngineSidecar(
@@ -146,3 +153,11 @@ def test_sidecar_that_cannot_be_read_is_refused(tmp_path: Path):
     (tmp_path / "x.engine.json").mkdir()
     with pytest.raises(BundleError, match=r"x\.engine\.json cannot be read"):
         read_sidecar(tmp_path / "x.engine")
+
+
+def test_name_holds_all_that_decides_whether_it_runs():
+    assert engine_name("int8", "tensorrt", "10.3.0", ["8.7"], dla=False) == "int8.tensorrt-10.3.0.sm87.engine"
+    assert (
+        engine_name("fp16", "tensorrt_rtx", "1.7.1.116", ["8.6", "12.0"], dla=True)
+        == "fp16.tensorrt_rtx-1.7.1.116.sm86-sm120.dla.engine"
+    )

@@ -6,16 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fcnedge.build_engine.engines.engine_file import check_engine_output, engine_name, write_engine, write_timing_cache
+from fcnedge.build_engine.engines.engine_file import check_engine_output, write_engine, write_timing_cache
 from fcnedge.runtime.errors import UserError
-
-
-def test_name_holds_all_that_decides_whether_it_runs():
-    assert engine_name("int8", "tensorrt", "10.3.0", ["8.7"], dla=False) == "int8.tensorrt-10.3.0.sm87.engine"
-    assert (
-        engine_name("fp16", "tensorrt_rtx", "1.7.1.116", ["8.6", "12.0"], dla=True)
-        == "fp16.tensorrt_rtx-1.7.1.116.sm86-sm120.dla.engine"
-    )
 
 
 def test_folder_is_no_engine_file(tmp_path: Path):
