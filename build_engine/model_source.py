@@ -39,10 +39,12 @@ def resolve_source(
     classes: str | None = None,
     size: tuple[int, int] | None = None,
     fit: str | None = None,
+    new_scores: bool = False,
 ) -> ModelSource:
     """Turn the command line's words into a ModelSource; options that are None take the weights' own values.
 
-    classes: a number, a text file with one name per line, or names separated by commas.
+    classes: a number, a text file with one name per line, or names separated by commas; new_scores: weights of another
+    number of classes will do, as in `keras_model`.
     Raises UserError for an unknown model and for a class list that disagrees with the weights.
     """
     from .models.weights_file import read_info
@@ -59,7 +61,7 @@ def resolve_source(
     if info is not None and info.arch != arch:
         raise UserError(f"{weights} was trained as {info.arch}, not as {arch}; build it as {info.arch}.")
     names = read_classes(classes) if classes is not None else info.classes if info is not None else VOC_CLASSES
-    if info is not None and len(names) != len(info.classes):
+    if info is not None and len(names) != len(info.classes) and not new_scores:
         raise UserError(f"{weights} scores {len(info.classes)} classes, --classes names {len(names)}; they must agree.")
     return ModelSource(
         name=model,
@@ -94,8 +96,13 @@ def read_classes(text: str) -> tuple[str, ...]:
     return names
 
 
-def keras_model(source: ModelSource, *, fc_channels: int, fixed_size: bool) -> tuple[Any, Preprocessing]:
-    """Build the Keras model and load its weights; fixed_size: at source.size, else for any multiple of 32."""
+def keras_model(
+    source: ModelSource, *, fc_channels: int, fixed_size: bool, new_scores: bool = False
+) -> tuple[Any, Preprocessing]:
+    """Build the Keras model and load its weights; fixed_size: at source.size, else for any multiple of 32.
+
+    new_scores: layers that score another number of classes than the weights do are left as they are initialised.
+    """
     from .models import Architecture, build_model
     from .models.weights_file import load_weights
 
@@ -107,7 +114,7 @@ def keras_model(source: ModelSource, *, fc_channels: int, fixed_size: bool) -> t
         fc_channels=fc_channels,
     )
     if source.weights is not None:
-        load_weights(model, source.weights)
+        load_weights(model, source.weights, new_scores=new_scores)
     return model, architecture.preprocessing
 
 

@@ -69,15 +69,20 @@ def read_info(path: Path) -> WeightsInfo | None:
         raise UserError(f"{path} describes its model wrongly ({error}); train or download it again.") from error
 
 
-def load_weights(model: Any, path: Path) -> None:
+_CLASS_LAYERS = ("score", "upsample")
+"""How the names of layers begin whose shape follows the number of classes: score_fr, score2, upsample_new …"""
+
+
+def load_weights(model: Any, path: Path, *, new_scores: bool = False) -> None:
     """Fill a Keras `model` from `.safetensors` (by variable path) or Keras's own `.weights.h5` / `.h5`.
 
-    Raises UserError that names the first variable which is missing or of another shape.
+    new_scores: where a `.safetensors` file scores another number of classes, the layers that score or upsample classes
+    stay as they are. Raises UserError that names the first variable which is missing or of another shape.
     """
     if not path.is_file():
         raise UserError(f"there is no weights file {path}; check the path.")
     if path.suffix == ".safetensors":
-        _load_by_path(model, path)
+        _load_by_path(model, path, new_scores=new_scores)
     elif path.suffix == ".h5":
         try:
             with warnings.catch_warnings():
@@ -90,7 +95,7 @@ def load_weights(model: Any, path: Path) -> None:
         raise UserError(f"{path} is not a weights file that fcnedge reads; it reads .safetensors and .weights.h5.")
 
 
-def _load_by_path(model: Any, path: Path) -> None:
+def _load_by_path(model: Any, path: Path, *, new_scores: bool) -> None:
     with _open(path) as file:
         held = set(file.keys())
         for variable in model.weights:
@@ -103,6 +108,8 @@ def _load_by_path(model: Any, path: Path) -> None:
                 )
             array = file.get_tensor(variable.path)
             if tuple(array.shape) != tuple(variable.shape):
+                if new_scores and variable.path.startswith(_CLASS_LAYERS):
+                    continue
                 raise UserError(
                     f"{path}: {variable.path} has shape {tuple(array.shape)} where {model.name} has "
                     f"{tuple(variable.shape)}; the class list or the architecture differs."

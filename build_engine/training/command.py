@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from fcnedge.calibration.voc import check_voc
 from fcnedge.runtime.command import captured_stderr
 from fcnedge.runtime.errors import UserError, missing_package
-from fcnedge.runtime.palette import VOC_CLASSES
 
 from ..model_source import ModelSource, keras_model, resolve_source, shipped_models
 from ..models.names import SIZE_MULTIPLE_PX, check_size
@@ -55,7 +54,12 @@ class TrainingPlan:
 def plan_training(options: TrainOptions) -> TrainingPlan:
     """Check model, options and data before Keras is loaded. Raises UserError."""
     source = resolve_source(
-        options.model, weights=options.weights, classes=options.classes, size=options.size, fit=options.fit
+        options.model,
+        weights=options.weights,
+        classes=options.classes,
+        size=options.size,
+        fit=options.fit,
+        new_scores=True,
     )
     check_size(options.size)
     _check(options)
@@ -84,7 +88,7 @@ def train_command(options: TrainOptions, plan: TrainingPlan) -> TrainResult:
     source = plan.source
     _say_what_is_done(options, plan.finished_epochs)
     keras.utils.set_random_seed(options.seed)  # the score layers start from random numbers
-    model, preprocessing = keras_model(source, fc_channels=options.fc_channels, fixed_size=False)
+    model, preprocessing = keras_model(source, fc_channels=options.fc_channels, fixed_size=False, new_scores=True)
     if source.weights is None:
         _initialise(model, source)
     name = source.name if source.name not in shipped_models() else source.arch
@@ -157,12 +161,9 @@ def _check_packages(source: ModelSource) -> None:
         return
     for module, package in _PRETRAINED.items():
         if importlib.util.find_spec(module) is None:
-            other = "pass weights to start from with --weights"
-            if len(source.classes) == len(VOC_CLASSES):  # other counts its weights refuse
-                other = "start from fcn8s-lite0-voc, which needs no torch"
             raise UserError(
                 f"{missing_package(package, extra='pretrained')} ({source.name} starts from ImageNet weights, which "
-                f"are a PyTorch file), or {other}."
+                "are a PyTorch file), or start from fcn8s-lite0-voc, which needs no torch."
             )
 
 

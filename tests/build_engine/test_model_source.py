@@ -211,3 +211,18 @@ def test_foreign_weights_of_another_class_count_are_refused(trained, tmp_path):
     # the score layers are the ones whose shapes the class count sets: the first of them is named
     with pytest.raises(UserError, match=r"score_\w+/kernel has shape \(1, 1, \d+, 3\) where .* has \(1, 1, \d+, 4\)"):
         keras_model(resolve_source("fcn32s-lite0", weights=path, classes="4"), fc_channels=8, fixed_size=True)
+
+
+def test_training_may_start_from_weights_of_another_class_count(trained):
+    """The trunk is the file's, the score layers are new."""
+    source = resolve_source("fcn32s-lite0", weights=trained[1], classes="5", new_scores=True)
+    model, _ = keras_model(source, fc_channels=8, fixed_size=False, new_scores=True)
+    assert model.output_shape[-1] == 5
+    stored = safetensors.numpy.load_file(str(trained[1]))
+    for variable in model.weights:
+        if variable.path.startswith(("score", "upsample")):
+            assert variable.shape != stored[variable.path].shape
+        else:
+            np.testing.assert_array_equal(variable.numpy(), stored[variable.path].astype(np.float32))
+    with pytest.raises(UserError, match="score_context/kernel has shape"):
+        keras_model(source, fc_channels=8, fixed_size=False)

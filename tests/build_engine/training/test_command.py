@@ -44,12 +44,6 @@ def test_missing_torch_is_said_before_tensorflow_is_loaded_with_the_way_around(v
     )
 
 
-def test_way_around_fits_the_class_list(voc_folder):
-    """The shipped weights refuse any number of classes but their own."""
-    line = train_without("torch", voc_folder, "fcn8s-lite0", "--classes", "a,b,c")
-    assert line.endswith("PyTorch file), or pass weights to start from with --weights.")
-
-
 def test_dry_run_finds_that_the_weights_package_is_missing(voc_folder, monkeypatch, capsys):
     words = ["train", "fcn8s-lite0", "--data", str(voc_folder), "-o", "run", "--batch-size", "4", "--dry-run"]
     monkeypatch.setattr("importlib.util.find_spec", finding("torch", "matplotlib"))
