@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,42 +142,43 @@ class _Stage:
         return max(((variant.title, self._drop(variant.title)) for variant in variants), key=lambda each: each[1])
 
     def _excepted(self) -> str:
-        return f" with {_shown(self._exceptions)} in float" if self._exceptions else ""
+        return f" with {_shown(sorted(self._exceptions))} in float" if self._exceptions else ""
 
     def _with_exceptions(self, variants: list[VariantReport], limit: float) -> list[VariantReport]:
         """INT8 with the fewest layers in float that hold the limit. Raises UserError when that is too many."""
-        from .precision.mixed import fewest_exceptions
+        from .precision.mixed import TooManyExceptionsError, fewest_exceptions
 
         manifest, head = self._bundle.manifest, head_of(self._bundle.manifest)
         if head is None or self._ranges is None:  # scores are needed to find the layers that spoil them
             return variants
         samples, self._chosen_on = choice_pictures(self._plan)
         self._start(f"search layers to leave in float on {self._chosen_on}")
-        found = fewest_exceptions(
-            self._fp32,
-            self._ranges,
-            samples,
-            (manifest.input.height, manifest.input.width),
-            manifest.input.fit,
-            head,
-            max_drop=limit,
-            exclude=self._plan.exclude,
-            subset=class_ids(self._plan.subset, manifest.classes),
-            elsewhere="fp32",
-        )
-        self._exceptions = frozenset(found.exclude) - self._plan.exclude
-        if not self._exceptions:
-            return variants
-        layers = set(variants[0].int8_layers)
-        if len(layers - self._exceptions) < MIN_INT8_SHARE * len(layers):
+        layers = variants[0].int8_layers
+        most = int((1 - MIN_INT8_SHARE) * len(layers))
+        try:
+            found = fewest_exceptions(
+                self._fp32,
+                self._ranges,
+                samples,
+                (manifest.input.height, manifest.input.width),
+                manifest.input.fit,
+                head,
+                max_drop=limit,
+                exclude=self._plan.exclude,
+                subset=class_ids(self._plan.subset, manifest.classes),
+                elsewhere="fp32",
+                max_exceptions=most,
+            )
+        except TooManyExceptionsError as error:
             title, drop = self._worst(variants)
             raise UserError(
-                f"{title} loses {drop:.2f} points of mIoU on {self._plan.split}, and to hold the limit of "
-                f"{limit:g} it would need {len(self._exceptions)} of {len(layers)} convolutions in float "
-                f"({_shown(self._exceptions)}), so no bundle was written; collect the ranges on more pictures, take "
-                f"fp16, or raise --max-drop."
-            )
-        return self._write("int8", self._plan.exclude | self._exceptions)
+                f"{title} loses {drop:.2f} points of mIoU on {self._plan.split}, and to hold the limit of {limit:g} it "
+                f"would need more than {most} of {len(layers)} convolutions in float, worst first "
+                f"{_shown(error.layers)}, so no bundle was written; collect the ranges on more pictures, take fp16, or "
+                "raise --max-drop."
+            ) from error
+        self._exceptions = frozenset(found.exclude) - self._plan.exclude
+        return self._write("int8", self._plan.exclude | self._exceptions) if self._exceptions else variants
 
     def _write_ranges(self) -> None:
         """ranges.json, and the same for TensorRT up to 10, without tensors that were zero: they have no step."""
@@ -233,6 +234,5 @@ def _collected(bundle: Bundle, images: list[np.ndarray], work: Path) -> Ranges:
     return collect(bundle, PictureList(names, paths, len(paths), "the verify pictures"), method="minmax")
 
 
-def _shown(layers: frozenset[str]) -> str:
-    names = sorted(layers)
+def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

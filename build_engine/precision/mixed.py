@@ -2,7 +2,8 @@
 
 1. The default placement. When it holds the limit, that is it.
 2. Its convolutions by sensitivity (SQNR of the scores with each alone in INT8), worst first.
-3. The first 1, 2, 4, 8, … of them in float, until the limit holds; then bisection between the last two numbers.
+3. The first 1, 2, 4, 8, … of them in float, until the limit holds; then bisection between the last two numbers. Where
+   more would be needed than anybody wants, the search ends here.
 4. Each exception taken back by itself, the least sensitive first; it stays back when the limit still holds.
 
 The drop does not fall evenly with the number of exceptions: errors of two layers may cancel, and mIoU moves in steps
@@ -49,6 +50,14 @@ class Trial:
     sqnr_db: float
 
 
+class TooManyExceptionsError(UserError):
+    """The limit takes more exceptions than are wanted. layers: those that would be needed first, worst first."""
+
+    def __init__(self, message: str, layers: Sequence[str]) -> None:
+        super().__init__(message)
+        self.layers = tuple(layers)
+
+
 @dataclass(frozen=True)
 class MixedResult:
     """exclude: what `place(model, exclude=…)` takes to hold the limit, with what the caller excluded.
@@ -75,23 +84,26 @@ def fewest_exceptions(
     exclude: Collection[str] = frozenset(),
     subset: Sequence[int] | None = None,
     elsewhere: Literal["fp16", "fp32"] = "fp16",
+    max_exceptions: int | None = None,
     threads: int | None = None,
 ) -> MixedResult:
     """Find the INT8 placement with the fewest exceptions whose mIoU lies at most `max_drop` points below FP32's.
 
     fp32_path: fused float32 graph; samples: labelled pictures that accuracy is not reported on; size: (height, width)
     of the network; max_drop: percentage points; exclude: convolutions to leave in float in any case; subset: class ids
-    that mIoU is the mean of, None for all that occur; elsewhere: as in to_int8, what is measured is what is returned.
+    that mIoU is the mean of, None for all that occur; elsewhere: as in to_int8, what is measured is what is returned;
+    max_exceptions: the most that are of use, None for no limit.
     Memory: see LabelledPictures. Time: a trial takes len(samples) inferences, a convolution ORDER_PICTURES once.
     Raises UserError when max_drop is negative or no number; when the limit cannot be held, with what remains of the
     drop; when it can only with nothing left in INT8, with all those layers; and what `to_int8` and `place` raise.
+    TooManyExceptionsError, which is one, when more than max_exceptions would be needed.
     """
     if not 0 <= max_drop < math.inf:
         raise UserError(f"the largest drop is {max_drop:g}; it must be a number of points, 0 or more.")
     pictures = LabelledPictures(
         fp32_path, samples, size, fit, head, subset=subset, sqnr_pictures=ORDER_PICTURES, threads=threads
     )
-    search = _Search(fp32_path, ranges, pictures, frozenset(exclude), max_drop, elsewhere)
+    search = _Search(fp32_path, ranges, pictures, frozenset(exclude), max_drop, elsewhere, max_exceptions)
     with contextlib.closing(search.progress):
         found = search.run()
     return MixedResult(
@@ -114,10 +126,12 @@ class _Search:
         exclude: frozenset[str],
         max_drop: float,
         elsewhere: Literal["fp16", "fp32"],
+        max_exceptions: int | None,
     ) -> None:
         self._fp32, self._ranges, self._pictures = fp32, ranges, pictures
         self._exclude, self._max_drop = exclude, max_drop
         self._elsewhere: Literal["fp16", "fp32"] = elsewhere
+        self._max_exceptions = max_exceptions
         self.tried: dict[frozenset[str], Trial] = {}
         self.progress = Progress()
 
@@ -134,11 +148,14 @@ class _Search:
 
     def _fewest_in(self, order: Sequence[str]) -> int:
         """How many of the worst layers must stay in float, by doubling and bisection."""
-        fails, holds = 0, min(1, len(order))
+        most = len(order) if self._max_exceptions is None else min(self._max_exceptions, len(order))
+        fails, holds = 0, min(1, most)
         while not self._holds(order[:holds]):
             if holds == len(order):
                 raise UserError(self._impossible(order))
-            fails, holds = holds, min(2 * holds, len(order))
+            if holds == most:
+                raise TooManyExceptionsError(self._too_many(order, most), order[:most])
+            fails, holds = holds, min(2 * holds, most)
         while holds - fails > 1:
             middle = (fails + holds) // 2
             fails, holds = (fails, middle) if self._holds(order[:middle]) else (middle, holds)
@@ -173,6 +190,13 @@ class _Search:
             f"a drop of at most {self._max_drop:g} points of mIoU cannot be held on {len(self._pictures)} pictures: "
             f"{self._try(()).drop:.2f} with INT8 as placed by default, and {drop:.2f} even "
             f"with every convolution left in {self._remainder}; allow a larger drop."
+        )
+
+    def _too_many(self, order: Sequence[str], most: int) -> str:
+        return (
+            f"a drop of at most {self._max_drop:g} points of mIoU needs more than {most} of {len(order)} convolutions "
+            f"left in {self._remainder} ({', '.join(order[:most])} and others); allow a larger drop, or collect better "
+            "ranges."
         )
 
     def _nothing_left(self, order: Sequence[str]) -> str:

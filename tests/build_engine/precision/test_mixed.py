@@ -11,7 +11,7 @@ import pytest
 
 from fcnedge.build_engine.precision import place
 from fcnedge.build_engine.precision.evaluation import LabelledPictures, int8_bytes
-from fcnedge.build_engine.precision.mixed import MixedResult, fewest_exceptions
+from fcnedge.build_engine.precision.mixed import MixedResult, TooManyExceptionsError, fewest_exceptions
 from fcnedge.calibration.ranges import Ranges, TensorRange, read_ranges
 from fcnedge.calibration.voc import VocSample, read_voc
 from fcnedge.runtime import BilinearHead
@@ -87,6 +87,15 @@ def test_subset_counts_only_its_classes(loud_bundle, samples):
 def test_two_wrong_layers_are_both_found(loud_bundle, samples):
     wrong = clipped(loud_bundle, loud=1e-3)
     assert search(loud_bundle, samples, wrong, max_drop=1.0).exclude == {"loud", "quiet"}
+
+
+def test_search_ends_where_more_exceptions_are_needed_than_wanted(loud_bundle, samples):
+    wrong = clipped(loud_bundle, loud=1e-3)  # takes loud and quiet, see above
+    with pytest.raises(TooManyExceptionsError, match="needs more than 1 of 4 convolutions left in FP16") as caught:
+        search(loud_bundle, samples, wrong, max_drop=1.0, max_exceptions=1)
+    assert len(caught.value.layers) == 1
+    assert f"({caught.value.layers[0]} and others)" in str(caught.value)
+    assert search(loud_bundle, samples, wrong, max_drop=1.0, max_exceptions=4).exclude == {"loud", "quiet"}
 
 
 def test_nothing_left_in_int8_is_refused_with_the_layers(loud_bundle, samples):
