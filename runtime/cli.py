@@ -37,7 +37,12 @@ class RunOptions:
     )
     sink: str = option("folder (masks and overlays), picture, .mp4/.avi video, or null://", "null://", positional=True)
     model: Path = option("bundle folder made by fcn-build model", Path("fcn8s-lite0-voc"), metavar="BUNDLE")
-    backend: str = option("what runs the network", "auto", choices=("auto", *BACKENDS))
+    backend: str = option(
+        "what runs the network; auto is the best that works here, cpu the best without a GPU",
+        "auto",
+        choices=("auto", "cpu", *BACKENDS),
+    )
+    fallback: str | None = option("what goes on when the backend fails in mid-run, a lost GPU", None, choices=("cpu",))
     precision: str = option("which graph of the bundle runs", "auto", choices=("auto", *PRECISIONS))
     threads: int | None = option("CPU threads of one inference; default: one per core", None)
     alpha: float = option("opacity of the class colours, 0 to 1", 0.5)
@@ -87,7 +92,7 @@ def run(options: RunOptions) -> RunResult:
     """
     _check(options)
     with (
-        Segmenter(options.model, options.backend, options.precision, options.threads) as segmenter,
+        Segmenter(options.model, options.backend, options.precision, options.threads, options.fallback) as segmenter,
         open_source(options.source) as source,
         open_sink(options.sink, source=source, palette=segmenter.palette) as sink,
         contextlib.closing(Progress()) as progress,

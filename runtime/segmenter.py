@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import threading
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
@@ -10,36 +11,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .backends import Backend, open_backend
+from .backends import Backend, FrameBackend, open_backend
 from .bundle import Bundle
 from .errors import BackendError, UserError
 from .head import BilinearHead
+from .labels_head import LabelsHead
 from .preprocessing import fit_frame
+from .segmentation import Segmentation, check_frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """One frame's result. mask: (H, W) uint8 class ids; the times of its stages in milliseconds."""
-
-    mask: np.ndarray
-    preprocess_ms: float
-    infer_ms: float
-    head_ms: float
-
-    @property
-    def total_ms(self) -> float:
-        """Milliseconds of all stages together."""
-        return self.preprocess_ms + self.infer_ms + self.head_ms
+_log = logging.getLogger(__name__)
 
 
 class Segmenter:
-    """Segments frames with one bundle. Thread-safe when its backend is (openvino and onnxruntime are).
+    """Segments frames with one bundle. Thread-safe when its backend is (all but a backend of your own are).
 
-    bundle: a bundle, or the path of one. backend: "auto" or a name of `BACKENDS`, or a `Backend` of your own.
-    precision: "auto", "fp32", "fp16" or "int8". threads: CPU threads of one inference, None for one per core.
+    bundle: a bundle, or the path of one. backend: "auto", "cpu" or a name of `BACKENDS`, or a `Backend` of your own; a
+    `FrameBackend`, as those of the GPU are, gets the whole frame. precision: "auto", "fp32", "fp16" or "int8".
+    threads: CPU threads of one inference, None for one per core. fallback: "cpu" goes on with the best CPU backend,
+    from the same frame on and with a warning in the log, when the backend fails in mid-run: a GPU that was lost.
     Raises BundleError for a bundle that does not verify, BackendError when no backend runs it or its graph gives class
     ids that it has not.
 
@@ -53,17 +45,26 @@ class Segmenter:
         backend: str | Backend = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        fallback: str | None = None,
     ):
+        if fallback not in (None, "cpu"):
+            raise UserError(f"fallback is {fallback!r}; it must be 'cpu', or None to raise what the backend raises.")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         if isinstance(backend, str):
             backend = open_backend(self.bundle, backend, precision, threads)
         self.backend = backend
+        self._precision, self._threads, self._fallback = precision, threads, fallback
+        self._closed, self._change = False, threading.Lock()
         manifest = self.bundle.manifest
         self.classes = manifest.classes
         self.palette = np.array(manifest.palette, np.uint8)
         self._size = (manifest.input.height, manifest.input.width)
         self._fit = manifest.input.fit
-        self._head = BilinearHead(manifest.head.geometry) if manifest.head.kind == "bilinear" else None
+        self._head = (
+            BilinearHead(manifest.head.geometry)
+            if manifest.head.kind == "bilinear"
+            else LabelsHead(len(manifest.classes))
+        )
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 BGR → (H, W) uint8 class ids. Raises UserError for a frame of another kind."""
@@ -71,19 +72,18 @@ class Segmenter:
 
     def segment(self, frame: np.ndarray) -> Segmentation:
         """Like calling the segmenter, with the time of each stage. Raises UserError for a frame of another kind."""
-        _check_frame(frame)
-        started = perf_counter_ns()
-        image, content = fit_frame(frame, self._size, self._fit)
-        prepared = perf_counter_ns()
-        output = self.backend.infer(image[None])
-        inferred = perf_counter_ns()
-        mask = self._to_mask(output, (frame.shape[0], frame.shape[1]), content)
-        done = perf_counter_ns()
-        return Segmentation(mask, (prepared - started) / 1e6, (inferred - prepared) / 1e6, (done - inferred) / 1e6)
+        check_frame(frame)
+        backend = self.backend
+        try:
+            return self._segment(backend, frame)
+        except BackendError as error:
+            return self._segment(self._next_backend(backend, error), frame)
 
     def close(self) -> None:
         """Release the backend; more than once does no harm."""
-        self.backend.close()
+        with self._change:
+            self._closed = True
+            self.backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -93,26 +93,28 @@ class Segmenter:
     ) -> None:
         self.close()
 
-    def _to_mask(self, output: np.ndarray, frame_size: tuple[int, int], content: tuple[int, int]) -> np.ndarray:
-        if self._head is not None:
-            return self._head.labels(output, frame_size, content)
-        # Labels that the graph has chosen at the network's size: nothing is left to interpolate.
-        if output.max() >= len(self.classes):
-            raise BackendError(
-                f"the graph gives class {output.max()}, model.json has {len(self.classes)} classes; rebuild the bundle."
-            )
-        rows = _nearest(frame_size[0], content[0])
-        columns = _nearest(frame_size[1], content[1])
-        return output[0][rows[:, None], columns]
+    def _segment(self, backend: Backend, frame: np.ndarray) -> Segmentation:
+        if isinstance(backend, FrameBackend):
+            return backend.segment(frame)
+        started = perf_counter_ns()
+        image, content = fit_frame(frame, self._size, self._fit)
+        prepared = perf_counter_ns()
+        output = backend.infer(image[None])
+        inferred = perf_counter_ns()
+        mask = self._head.labels(output, (frame.shape[0], frame.shape[1]), content)
+        done = perf_counter_ns()
+        return Segmentation(mask, (prepared - started) / 1e6, (inferred - prepared) / 1e6, (done - inferred) / 1e6)
 
-
-def _nearest(frame: int, content: int) -> np.ndarray:
-    return np.minimum(((np.arange(frame) + 0.5) * content / frame).astype(np.intp), content - 1)
-
-
-def _check_frame(frame: np.ndarray) -> None:
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise UserError(f"a frame is a NumPy array (H, W, 3) uint8 in BGR order, got {got}.")
-    if 0 in frame.shape:
-        raise UserError(f"the frame is empty: its shape is {frame.shape}.")
+    def _next_backend(self, failed: Backend, error: BackendError) -> Backend:
+        """The backend to go on with after `failed` has raised `error`, which is raised where there is none."""
+        with self._change:
+            if self._closed:
+                raise error
+            if self.backend is failed:  # else another thread was here before
+                if self._fallback is None:
+                    raise error
+                _log.warning("backend %s failed: %s Going on with the CPU.", failed.name, str(error))
+                self.backend = open_backend(self.bundle, self._fallback, self._precision, self._threads)
+                self._fallback = None
+                failed.close()
+            return self.backend

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from ..segmentation import Segmentation
 
 
 class Backend(Protocol):
@@ -25,4 +27,13 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release memory and device; more than once does no harm."""
+        ...
+
+
+@runtime_checkable
+class FrameBackend(Backend, Protocol):
+    """A backend that does preprocessing and head as well, where its network runs: on the GPU."""
+
+    def segment(self, frame: np.ndarray) -> Segmentation:
+        """frame (H, W, 3) uint8 BGR of any size → its mask at that size, an array of the caller's own."""
         ...

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcnedge.runtime import BackendError, Bundle, BundleError, FakeBackend, Segmenter, UserError
+from fcnedge.runtime import BackendError, Bundle, BundleError, FakeBackend, Segmentation, Segmenter, UserError
 
 BLUE, GREEN, RED, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 QUARTERS = {(0, 0): (BLUE, 1), (0, 1): (GREEN, 2), (1, 0): (RED, 4), (1, 1): (WHITE, 7)}
@@ -211,6 +211,84 @@ def test_backend_of_ones_own_is_used(tiny_bundle):
     image, closed = own.seen
     assert (image.shape, image.dtype, image.flags.c_contiguous) == ((1, 32, 48, 3), np.uint8, True)
     assert closed == "closed"
+
+
+class Failing(Everywhere):
+    """Works until told not to."""
+
+    broken = False
+
+    def infer(self, image: np.ndarray) -> np.ndarray:
+        if self.broken:
+            raise BackendError("the GPU was lost.")
+        return super().infer(image)
+
+
+def failing() -> Failing:
+    scores = np.zeros((1, 8, 4, 6), np.float32)
+    scores[:, 5] = 1
+    return Failing(scores)
+
+
+def test_segmenter_goes_on_with_the_cpu_when_asked(tiny_bundle, caplog):
+    pytest.importorskip("onnxruntime", reason="the extra cpu is not installed")
+    own, red = failing(), np.full((50, 60, 3), RED, np.uint8)
+    with Segmenter(tiny_bundle, own, fallback="cpu") as segment:
+        assert (segment(red) == 5).all()
+        own.broken = True
+        with ThreadPoolExecutor(4) as pool:  # all of them fail at once, one of them changes the backend
+            assert all((mask == 4).all() for mask in pool.map(segment, [red] * 8))
+        assert segment.backend.name in ("openvino", "onnxruntime")
+    assert own.seen[-1] == "closed"
+    assert caplog.text.count("backend everywhere failed: the GPU was lost. Going on with the CPU.") == 1
+    with pytest.raises(BackendError, match="closed"):
+        segment(red)
+
+
+def test_backend_that_fails_is_kept_when_no_fallback_was_asked(tiny_bundle):
+    own = failing()
+    segment = Segmenter(tiny_bundle, own)
+    own.broken = True
+    for _ in range(2):
+        with pytest.raises(BackendError, match="the GPU was lost"):
+            segment(np.zeros((9, 9, 3), np.uint8))
+    assert segment.backend is own
+
+
+def test_closed_segmenter_does_not_fall_back(tiny_bundle):
+    own = failing()
+    segment = Segmenter(tiny_bundle, own, fallback="cpu")
+    segment.close()
+    own.broken = True
+    with pytest.raises(BackendError, match="the GPU was lost"):
+        segment(np.zeros((9, 9, 3), np.uint8))
+    assert segment.backend is own
+
+
+def test_fallback_that_fails_too_is_an_error(tiny_bundle, monkeypatch):
+    own = failing()
+    segment = Segmenter(tiny_bundle, own, fallback="cpu")
+    own.broken = True
+    for name in ("openvino", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match="no backend works here"):
+        segment(np.zeros((9, 9, 3), np.uint8))
+
+
+def test_unknown_fallback_is_refused(tiny_bundle):
+    with pytest.raises(UserError, match="fallback is 'gpu'; it must be 'cpu', or None"):
+        Segmenter(tiny_bundle, "fake", fallback="gpu")
+
+
+def test_backend_for_whole_frames_gets_the_whole_frame(tiny_bundle):
+    class Whole(FakeBackend):
+        def segment(self, frame: np.ndarray) -> Segmentation:
+            return Segmentation(frame[..., 0].copy(), 1.0, 2.0, 3.0)
+
+    frame = np.random.default_rng(0).integers(0, 8, (33, 44, 3), np.uint8)
+    result = Segmenter(tiny_bundle, Whole(Bundle.load(tiny_bundle).manifest)).segment(frame)
+    assert (result.mask == frame[..., 0]).all()
+    assert result.total_ms == 6.0
 
 
 def test_class_that_the_bundle_has_not_is_refused(tmp_path, write_bundle):

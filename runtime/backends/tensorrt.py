@@ -1,0 +1,226 @@
+"""The TensorRT backends: engines on NVIDIA GPUs, with TensorRT 8.5 to 11 or TensorRT-RTX 1.
+
+One API, whose differences are found by feature: a name that the module has or has not.
+https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..cuda.captured_network import CapturedNetwork
+from ..cuda.device import Device, first_line
+from ..cuda.paint import Paint
+from ..cuda.pipeline import FramePipeline
+from ..engine_store import Machine, obtain_engine
+from ..errors import BackendError, UserError
+from ..segmentation import Segmentation
+from .interface import INPUT_NAME, Port, check_interface
+
+_TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+# pip's TensorRT-RTX has its module under the second name when installed without its umbrella package.
+_MODULES = {"tensorrt": ("tensorrt",), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+_MISSING = {
+    "tensorrt": "use JetPack's on a Jetson (a virtual environment sees it when created with --system-site-packages), "
+    "and elsewhere run: pip install 'fcnedge[tensorrt]'",
+    "tensorrt_rtx": "install it with: pip install 'fcnedge[rtx]'",
+}
+# DataType members by name: as ONNX spells the type, and as NumPy does.
+_TYPES = {"UINT8": ("uint8", np.uint8), "FLOAT": ("float", np.float32), "HALF": ("float16", np.float16)}
+_LEVELS = {"INTERNAL_ERROR": logging.INFO, "ERROR": logging.INFO, "WARNING": logging.INFO}
+
+_log = logging.getLogger(__name__)
+
+
+class TensorRtBackend:
+    """Runs the bundle's engine on an NVIDIA GPU, preprocessing and head included. Thread-safe: calls take turns.
+
+    The engine must fit this machine exactly (`engine_store`); when there is none it is compiled first, which takes
+    from seconds to many minutes, unless build is False.
+
+    precision: "fp32", "fp16", "int8", or "auto" for the bundle's most exact graph. module: "tensorrt" or
+    "tensorrt_rtx". index: of the GPU. cuda_graph: record the network's launches once and replay them from then on
+    where driver and engine can, so that the CPU launches one graph instead of each layer; off until it has been
+    measured on hardware what that saves.
+    Raises UserError when TensorRT, pycuda or nvcc is not installed, BackendError for a GPU, driver or engine that
+    cannot be used; then nothing is left on the GPU.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: str = "auto",
+        *,
+        module: str = "tensorrt",
+        index: int = 0,
+        build: bool = True,
+        cuda_graph: bool = False,
+    ):
+        self.name = module
+        self._device = Device(index)
+        try:
+            self._pipeline = self._open(bundle, precision, build=build, cuda_graph=cuda_graph)
+        except BaseException:
+            self._device.close()
+            raise
+
+    @property
+    def captured(self) -> bool:
+        """Whether the network is replayed from a CUDA graph; not before the second frame."""
+        return isinstance(self._network, CapturedNetwork) and self._network.captured
+
+    def segment(self, frame: np.ndarray, *, out: np.ndarray | None = None, paint: Paint | None = None) -> Segmentation:
+        """Frame (H, W, 3) uint8 BGR of any size → its mask at that size, as `FramePipeline.segment` has it."""
+        return self._pipeline.segment(frame, out=out, paint=paint)
+
+    def infer(self, image: np.ndarray) -> np.ndarray:
+        """(1, H, W, 3) uint8 BGR → the engine's only output. Raises BackendError when closed or when it fails."""
+        return self._pipeline.infer(image)
+
+    def close(self) -> None:
+        """Free everything on the GPU, after the frame that runs; more than once does no harm."""
+        self._pipeline.close()
+        self._device.close()
+
+    def _open(self, bundle: Bundle, precision: str, *, build: bool, cuda_graph: bool) -> FramePipeline:
+        library, device = load_library(self.name), self._device
+        machine = Machine(self.name, str(library.__version__), device.name, device.compute_capability)
+        engine = obtain_engine(bundle, precision, machine, build=build)
+        self.precision = bundle.manifest.precisions[0] if precision == "auto" else precision
+        network = TensorRtNetwork(library, engine, bundle, self.precision, device)
+        self._network = CapturedNetwork(network) if cuda_graph else network
+        return FramePipeline(device, self._network, bundle.manifest)
+
+
+class TensorRtNetwork:
+    """A `DeviceNetwork`: an engine and its execution context, by the tensor-name API.
+
+    library: the imported module; engine: the file, already known to fit this machine, the bundle and the precision.
+    Raises BackendError when it cannot be opened, or takes and gives something else than model.json says.
+    """
+
+    def __init__(self, library: Any, engine: Path, bundle: Bundle, precision: str, device: Device):
+        self.precision = precision
+        target = next(target for target, names in _MODULES.items() if library.__name__ in names)
+        self._title = f"{_TITLES[target]} {library.__version__}"
+        self._mending = f"fcn-build engine {bundle.path} --target {target} --precision {precision} --force"
+        self._logger: Any = _library_log(library)
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._device, self._stream_handle = device, 0
+        with device.current():
+            try:
+                self._open(library, engine)
+                ports = self._ports(library)
+                check_interface(bundle, *ports)
+            except BaseException:
+                self.close()
+                raise
+        output = ports[1][0]
+        self._output_name = output.name
+        self.output_shape = tuple(int(side) for side in output.shape)
+        self.output_dtype = np.dtype(next(kind for name, kind in _TYPES.values() if output.type == f"tensor({name})"))
+
+    def bind(self, image_address: int, output_address: int, stream_handle: int) -> None:
+        """As `DeviceNetwork` has it."""
+        for name, address in ((INPUT_NAME, image_address), (self._output_name, output_address)):
+            if not self._context.set_tensor_address(name, address):
+                raise BackendError(f"{self._title} does not take an address for {name}{self._reason()}.")
+        self._stream_handle = stream_handle
+
+    def enqueue(self) -> None:
+        """As `DeviceNetwork` has it."""
+        if not self._context.execute_async_v3(self._stream_handle):
+            raise BackendError(f"{self._title} failed on this frame{self._reason()}.")
+
+    def close(self) -> None:
+        """As `DeviceNetwork` has it: the context goes before its engine, the engine before its runtime."""
+        with contextlib.ExitStack() as current:
+            with contextlib.suppress(BackendError):  # a lost GPU has no context, and keeps nothing either
+                current.enter_context(self._device.current())
+            self._context = None
+            self._engine = None
+            self._runtime = None
+
+    def _open(self, library: Any, engine: Path) -> None:
+        try:
+            plan = engine.read_bytes()
+            self._runtime = library.Runtime(self._logger)
+        except OSError as error:
+            raise BackendError(f"{engine} cannot be read ({error.strerror}); check its permissions.") from error
+        except (TypeError, RuntimeError) as error:  # the binding's words for a runtime that could not be made
+            raise BackendError(f"{self._title} does not start{self._reason() or f' ({first_line(error)})'}.") from error
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise BackendError(f"{self._title} cannot open {engine}{self._reason()}; compile it again: {self._mending}")
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise BackendError(
+                f"{self._title} cannot run {engine}{self._reason()}; the GPU's memory may be full: close other "
+                "programs on it, or choose a smaller model or precision."
+            )
+
+    def _ports(self, library: Any) -> tuple[list[Port], list[Port]]:
+        engine, inputs, outputs = self._engine, [], []
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            kind = engine.get_tensor_dtype(name).name
+            shape = tuple(int(side) for side in engine.get_tensor_shape(name))
+            taken = engine.get_tensor_mode(name) == library.TensorIOMode.INPUT
+            port = Port(name, f"tensor({_TYPES[kind][0] if kind in _TYPES else kind.lower()})", shape)
+            (inputs if taken else outputs).append(port)
+        return inputs, outputs
+
+    def _reason(self) -> str:
+        """The library's last error in parentheses, for the middle of a sentence; empty when it has given none."""
+        return f" ({self._logger.last_error})" if self._logger.last_error else ""
+
+
+def load_library(target: str) -> Any:
+    """The module of "tensorrt" or "tensorrt_rtx". Raises UserError that says how to get it, or why it does not load."""
+    if target not in _MODULES:
+        raise UserError(f"{target!r} is no TensorRT; choose tensorrt or tensorrt_rtx.")
+    for name in _MODULES[target]:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:  # noqa: PERF203 - two names
+            if error.name != name:  # it is there, and something that it needs is not
+                raise _unloadable(target, error) from error
+        except (ImportError, OSError) as error:  # a shared library that is missing or of another machine
+            raise _unloadable(target, error) from error
+    raise UserError(f"{target} is not installed; {_MISSING[target]}.")
+
+
+def _unloadable(target: str, error: BaseException) -> UserError:
+    return UserError(
+        f"{target} is installed but cannot be loaded ({first_line(error)}); reinstall it: {_MISSING[target]}."
+    )
+
+
+def _library_log(library: Any) -> Any:
+    """A `library.ILogger` that passes on to `logging` and remembers the last error.
+
+    What TensorRT calls an error becomes our one sentence, so here it is information.
+    """
+
+    class Log(library.ILogger):
+        def __init__(self) -> None:
+            library.ILogger.__init__(self)
+            self.last_error = ""
+
+        def log(self, severity: Any, msg: str) -> None:
+            # An exception that left a method called from C++ would end the process.
+            with contextlib.suppress(Exception):
+                _log.log(_LEVELS.get(severity.name, logging.DEBUG), "%s: %s", severity.name, msg)
+                if severity.name in ("ERROR", "INTERNAL_ERROR"):
+                    self.last_error = first_line(RuntimeError(msg))
+
+    return Log()
