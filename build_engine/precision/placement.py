@@ -12,9 +12,8 @@ Rules, after "Explicit Quantization" in TensorRT's documentation:
 
 Left in float unless asked for: the first convolution (three channels of raw pixels, little work, much damage), and the
 score layers, after which comes no other convolution to round their error away. Deconvolutions always: Q/DQ on
-ConvTranspose is broken or slow before TensorRT 8.5 and ambiguous about the axis after it. Depthwise convolutions are in
-INT8: left in float they part the others from each other by conversions there and back, which costs more than they do
-(benchmarks/int8_forms.py measures it).
+ConvTranspose is broken or slow before TensorRT 8.5 and ambiguous about the axis after it. Depthwise convolutions as the
+reader of the graph wants them (variant.py).
 """
 
 from __future__ import annotations

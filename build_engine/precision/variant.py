@@ -37,13 +37,15 @@ still have lost ten points of mIoU, which `--max-drop` measures.
 class Form:
     """How one graph of a precision is written. target: what for, one of GRAPH_TARGETS, None for every backend.
 
-    elsewhere: type of what INT8 leaves in float; activations: of the integers between its layers.
+    elsewhere: type of what INT8 leaves in float; activations: of the integers between its layers; depthwise: whether
+    depthwise convolutions are in INT8.
     """
 
     precision: str
     target: str | None = None
     elsewhere: Literal["fp16", "fp32"] = "fp16"
     activations: Literal["int8", "uint8"] = "int8"
+    depthwise: bool = True
 
     @property
     def file(self) -> str:
@@ -65,7 +67,7 @@ FORMS = {
     "int8": (
         Form("int8", None, "fp32"),
         Form("int8", "vnni", "fp32", "uint8"),
-        Form("int8", "tensorrt", "fp16"),
+        Form("int8", "tensorrt", "fp16", depthwise=False),
     ),
 }
 """The graphs that a bundle holds of each precision beside FP32.
@@ -74,6 +76,8 @@ INT8 has three. Symmetric int8 with float32 elsewhere runs rightly everywhere, o
 multiply unsigned by signed bytes, and are slower where both are signed (benchmarks/int8_forms.py). A strongly typed
 TensorRT network takes what INT8 leaves over in exactly the types of the graph: there it is float16; ONNX Runtime gets
 that graph wrong, its optimiser WeightBiasQuantization (seen in 1.32) multiplies two float16 scales, which underflows.
+On CPUs depthwise convolutions in float cost more in conversions than INT8 saves elsewhere; TensorRT-RTX (1.7) pads each
+channel of one in INT8 to four, weights and activations alike, and its engine of lite0 is four times as large.
 """
 
 
@@ -203,7 +207,7 @@ def _convert(
     """(placement, None for fp16; layers left in float32; files written). The graph is released on return."""
     model, placed = load_graph(fp32), None
     if form.precision == "int8":
-        placed = place(model, exclude=exclude)
+        placed = place(model, exclude=exclude, depthwise=form.depthwise)
         if not placed.layers:
             raise UserError(
                 "no convolution of this graph is left to run in INT8, so an int8 graph would be the fp16 one; "

@@ -66,7 +66,7 @@ def fused_bundle(folder: Path, exported: tuple, head: str, pictures: Path) -> Bu
     half, small = load_graph(bundle.model("fp32")), load_graph(bundle.model("fp32"))
     to_fp16(half, ranges=ranges)
     names += [path.name for path in save_onnx(half, folder / "model.fp16.onnx")]
-    to_int8(small, ranges, place(small), elsewhere="fp16")
+    to_int8(small, ranges, place(small, depthwise=False), elsewhere="fp16")
     names += [path.name for path in save_onnx(small, folder / "model.int8.tensorrt.onnx")]
     return write_manifest(folder, replace(manifest, files=file_specs(folder, names)))
 
