@@ -28,8 +28,6 @@ BIN := .venv/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check --quiet
 MODEL := fcn8s-lite0-voc
 DEMO := build/demo
-README_BUNDLES := fcn8s-lite0-voc wide mine small
-README_FILES := masked.mp4 masked.avi result.json ranges.json ranges.json.partial.npz sizes.png
 ROOMS := benchmarks build_engine calibration runtime
 
 # TensorFlow's start-up chatter (CPU features, no CUDA) hides what matters.
@@ -70,13 +68,8 @@ wheel: .venv/test-installed
 	rm -rf build/lib
 	$(BIN)/pyproject-build --wheel --no-isolation --outdir dist .
 
-# A folder of the README's is removed only if one of our commands wrote it. runs/ holds hours of training: it stays.
+# What make has made; bundles, ranges, masks and training runs are the user's.
 clean:
-	rm -f $(README_FILES)
-	@for bundle in $(README_BUNDLES); do if [ -f $$bundle/model.json ]; then echo rm -rf $$bundle; rm -rf $$bundle; fi; done
-	@if [ -f out/.fcn-run ]; then echo rm -rf out/masks out/overlays; rm -rf out/masks out/overlays out/.fcn-run; \
-		rmdir out 2>/dev/null || echo "out/ holds other files too: they stay"; fi
-	@if [ -d runs ]; then echo "runs/ holds training runs: remove it yourself"; fi
 	rm -rf .venv build dist fcnedge.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

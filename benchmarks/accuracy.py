@@ -192,7 +192,7 @@ class _Run:
         return AccuracyRow(
             precision=self.precision,
             backend=self.segmenter.backend.name,
-            graph_bytes=_graph_bytes(self.segmenter.bundle, self.precision),
+            graph_bytes=_graph_bytes(self.segmenter.bundle, self.precision, self.segmenter.backend.name),
             miou=self.matrix.mean_iou(),
             miou_subset=self.matrix.mean_iou(ids),
             drop_points=100 * (first.matrix.mean_iou(ids) - self.matrix.mean_iou(ids)),
@@ -249,8 +249,10 @@ def _listed(name: str, text: str) -> tuple[str, ...]:
     return words
 
 
-def _graph_bytes(bundle: Bundle, precision: str) -> int:
-    return sum(spec.bytes for spec in bundle.graph_files(bundle.model(precision, cpu_target())).values())
+def _graph_bytes(bundle: Bundle, precision: str, backend: str) -> int:
+    """Bytes of the graph that `backend` runs, or that its engine was compiled from, and of its weights."""
+    target = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt", "onnxruntime_cuda": None}.get(backend, cpu_target())
+    return sum(spec.bytes for spec in bundle.graph_files(bundle.model(precision, target)).values())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from fcnedge.benchmarks.machine import machine
 from fcnedge.build_engine.bundle_writer import file_specs, write_manifest
 from fcnedge.build_engine.export import save_onnx
 from fcnedge.build_engine.precision import place, to_int8
+from fcnedge.build_engine.precision.variant import graph_bytes
 from fcnedge.calibration.activations import load_graph
 from fcnedge.calibration.miou import MIOU_7, ConfusionMatrix
 from fcnedge.calibration.ranges import Ranges, read_ranges
@@ -30,6 +31,7 @@ from fcnedge.calibration.voc import VocSample, read_voc
 from fcnedge.runtime import Bundle, Segmenter
 from fcnedge.runtime.backends.cpu_target import cpu_target
 from fcnedge.runtime.command import Parser, Progress, run_command, table, write_json
+from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.options import add_options, option, read_options
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -145,6 +147,8 @@ class _Run:
 
 def measure_forms(options: FormsOptions) -> FormsReport:
     """Write every form, run all over the pictures. Raises UserError for a bundle without ranges and pictures."""
+    if options.images < 1:
+        raise UserError(f"--images is {options.images}; it must be 1 or more.")
     bundle = Bundle.load(options.bundle)
     ranges = read_ranges(bundle.path / "ranges.json")
     samples = read_voc(options.data, options.split)
@@ -166,11 +170,11 @@ def _open(
 ) -> list[_Run]:
     """FP32 and every form in one backend."""
     reference = _Run("FP32", stack.enter_context(Segmenter(bundle, backend, "fp32", threads)), 1.0, None)
-    runs, size = [reference], bundle.model("fp32").stat().st_size
+    runs, size = [reference], graph_bytes(bundle.model("fp32"))
     for index, form in enumerate(_FORMS):
         written = _written(bundle, ranges, form, folder / f"{backend}{index}")
         segmenter = stack.enter_context(Segmenter(written, backend, "int8", threads))
-        runs.append(_Run(form.title, segmenter, written.model("int8").stat().st_size / size, reference))
+        runs.append(_Run(form.title, segmenter, graph_bytes(written.model("int8")) / size, reference))
     return runs
 
 

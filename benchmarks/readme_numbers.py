@@ -88,7 +88,9 @@ def _precisions() -> list[str]:
         for row in accuracy["rows"]
     ]
     return [
-        f"Every precision at {accuracy['size']}. A CPU computes FP16 graphs in float32: they are for GPUs.",
+        f"Every precision at {accuracy['size']}. A CPU computes FP16 graphs in float32: they are for GPUs. Rows take "
+        "turns picture by picture, which costs each of them the caches: compare them with each other, not with the "
+        "table above.",
         "",
         "| precision | backend | graph MB | mIoU-7 % | drop, points | labels as in the first row % | ms per frame |",
         "|---|---|---|---|---|---|---|",

@@ -28,7 +28,7 @@ def check_output(output: Path, *, force: bool) -> None:
             _check_replaceable(output, output)
             if not force:
                 raise UserError(f"{output} exists already; add --force to replace it.")
-        parent = _existing(output.resolve().parent)
+        parent = existing_folder(output.resolve().parent)
     if not parent.is_dir():
         raise UserError(f"{parent} is a file, so no bundle can lie in it; choose another place for -o.")
     check_takes_folders(parent, output)
@@ -42,7 +42,7 @@ def check_takes_folders(parent: Path, output: Path) -> None:
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"{parent} cannot be written to; choose another place for -o.")
     with _every_refusal(output):
-        Path(tempfile.mkdtemp(prefix=f".{output.name[:50]}.", dir=parent)).rmdir()
+        Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent)).rmdir()
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def disk_errors(output: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(_existing(output)).free
+            free = shutil.disk_usage(existing_folder(output)).free
             raise UserError(
                 f"the disk is full while writing {output}: {free / 1e6:.0f} MB are left; free some space or choose "
                 "another place for -o. Nothing was written."
@@ -170,7 +170,8 @@ def _names_in(folder: Path) -> Iterator[str]:
         yield from sorted((Path(place) / name).relative_to(folder).as_posix() for name in [*files, *links])
 
 
-def _existing(path: Path) -> Path:
+def existing_folder(path: Path) -> Path:
+    """`path`, or the nearest folder above it that exists."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

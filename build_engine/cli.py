@@ -157,6 +157,7 @@ def _model(options: ModelOptions) -> None:
     plan = plan_precisions(
         source,
         options.precision,
+        head=options.head,
         ranges=options.ranges,
         exclude=options.exclude,
         data=options.data,

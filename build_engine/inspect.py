@@ -89,11 +89,11 @@ def precision_table(report: dict[str, Any]) -> str:
     if ranges:
         lines.append(f"ranges: {ranges['origin']}, {ranges['method']} of {ranges['images']} pictures")
     if accuracy:
-        over = ", ".join(accuracy["subset"] or ("all classes that occur",))
+        over = ", ".join(accuracy.get("subset") or ("all classes that occur",))
         lines.append(f"mIoU: {accuracy['split']}, {accuracy['pictures']} pictures at their own size, {over}")
     if accuracy.get("exceptions"):
         lines.append(
-            f"left in float to hold --max-drop {accuracy['max_drop']:g}, chosen on {accuracy['chosen_on']}: "
+            f"left in float to hold --max-drop {accuracy['max_drop']:g}, chosen on {accuracy.get('chosen_on')}: "
             f"{', '.join(accuracy['exceptions'])}"
         )
     return "\n".join(lines)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from fcnedge.calibration.ranges import Ranges, read_ranges
-from fcnedge.calibration.voc import VocSample, check_voc, read_voc
+from fcnedge.calibration.voc import VocSample, check_voc, read_voc, read_voc_images, splits
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.manifest import PRECISIONS
 
@@ -16,7 +15,7 @@ from .model_source import WEIGHTS_FOLDER, ModelSource, shipped_models
 CHOICE_PICTURES = 192
 """Exceptions from INT8 are chosen on so many: a trial takes seconds, and mIoU is known to some tenths of a point."""
 
-_log = logging.getLogger(__name__)
+_TRAIN, _CALIBRATION = "train", "calibration"
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,9 @@ class PrecisionPlan:
 
     precisions: fp32 first, then what was asked for, most exact first; ranges: None to collect them on the verify
     pictures; origin: of the ranges, in words; exclude: convolutions that INT8 leaves in float; samples: labelled
-    pictures, none for no mIoU; data, split: their folder and list; subset: classes whose mean counts, None for all that
-    occur; max_drop: the most points of mIoU that a precision may lose, or None.
+    pictures, none for no mIoU; split: their list; choice: labelled pictures to choose exceptions from INT8 on, and
+    chosen_on: which these are in words; subset: classes whose mean counts, None for all that occur; max_drop: the most
+    points of mIoU that a precision may lose, or None.
     """
 
     precisions: tuple[str, ...] = ("fp32",)
@@ -34,8 +34,9 @@ class PrecisionPlan:
     origin: str = ""
     exclude: frozenset[str] = frozenset()
     samples: tuple[VocSample, ...] = ()
-    data: Path | None = None
     split: str = ""
+    choice: tuple[VocSample, ...] = ()
+    chosen_on: str | None = None
     subset: tuple[str, ...] | None = None
     max_drop: float | None = None
 
@@ -44,6 +45,7 @@ def plan_precisions(
     source: ModelSource,
     precision: str = "fp32",
     *,
+    head: str = "bilinear",
     ranges: Path | None = None,
     exclude: str | None = None,
     data: Path | None = None,
@@ -53,8 +55,9 @@ def plan_precisions(
 ) -> PrecisionPlan:
     """Turn the command line's words into a plan. precision, exclude, subset: names with commas between.
 
-    ranges: None takes those that ship with the model, if there are any. Raises UserError for an unknown precision,
-    options that need another, int8 without ranges, damaged ranges, and labelled pictures that are not in order.
+    head: as in `build_bundle`; ranges: None takes those that ship with the model, if there are any. Raises UserError
+    for an unknown precision, options that need another, int8 without ranges, damaged ranges, and labelled pictures
+    that are not in order.
     """
     precisions = _precisions(precision)
     if exclude is not None and "int8" not in precisions:
@@ -70,38 +73,48 @@ def plan_precisions(
     if max_drop is not None and not 0 <= max_drop <= 100:
         raise UserError(f"--max-drop is {max_drop:g}; it is in points of mIoU, from 0 to 100.")
     found, origin = _find_ranges(source, precisions, ranges)
+    if head == "labels" and "int8" in precisions and ranges is None:
+        raise UserError(
+            f"the ranges {origin} are of its graph with a bilinear head; build it with --head labels in fp32, collect "
+            "ranges of that bundle with fcn-calibrate ranges, and pass --ranges ranges.json."
+        )
+    samples = () if data is None else _samples(data, split, len(source.classes))
+    choice, chosen_on = (), None
+    if data is not None and max_drop is not None and "int8" in precisions:
+        choice, chosen_on = _choice(data, split, samples, len(source.classes))
     return PrecisionPlan(
         precisions=precisions,
         ranges=found,
         origin=origin,
         exclude=frozenset() if exclude is None else frozenset(_listed("--exclude", exclude)),
-        samples=() if data is None else _samples(data, split, len(source.classes)),
-        data=data,
+        samples=samples,
         split=split,
+        choice=choice,
+        chosen_on=chosen_on,
         subset=None if subset is None else _subset(subset, source.classes),
         max_drop=max_drop,
     )
 
 
-def choice_pictures(plan: PrecisionPlan) -> tuple[list[VocSample], str]:
-    """The labelled pictures that exceptions from INT8 are chosen on, and which they are in words.
+def _choice(data: Path, split: str, reported: tuple[VocSample, ...], classes: int) -> tuple[tuple[VocSample, ...], str]:
+    """Pictures that exceptions from INT8 are chosen on, and which they are in words: of `train`, evenly spaced.
 
-    Of `train`, without what the ranges were made from and what mIoU is reported on; where nothing is left of it, or the
-    folder has no such list, those that mIoU is reported on.
+    Without those of the list `calibration`, and without those that mIoU is reported on; where there is no such list, or
+    nothing is left of it, the reported ones after all.
     """
-    from .precision.evaluation import choose_samples
-
-    assert plan.data is not None, "a plan with a limit has labelled pictures"
-    reported = {sample.name for sample in plan.samples}
-    try:
-        chosen = choose_samples(plan.data, None, CHOICE_PICTURES)
-    except UserError as error:
-        _log.info("exceptions from INT8 are chosen on %s: %s", plan.split, error)
-        chosen = []
-    chosen = [sample for sample in chosen if sample.name not in reported]
-    if not chosen:
-        return list(plan.samples), f"{plan.split}, {len(plan.samples)} pictures"
-    return chosen, f"train without calibration, {len(chosen)} pictures"
+    if _TRAIN in splits(data):
+        taken = {sample.name for sample in reported}
+        words = _TRAIN
+        if _CALIBRATION in splits(data):
+            taken |= {name for name, _ in read_voc_images(data, _CALIBRATION)}
+            words += f" without {_CALIBRATION}"
+        left = [sample for sample in read_voc(data, _TRAIN) if sample.name not in taken]
+        count = min(CHOICE_PICTURES, len(left))
+        if count:
+            chosen = tuple(left[index * len(left) // count] for index in range(count))
+            check_voc(chosen, classes)
+            return chosen, f"{words}, {count} pictures"
+    return reported, f"{split}, the {len(reported)} pictures that mIoU is reported on"
 
 
 def _precisions(text: str) -> tuple[str, ...]:

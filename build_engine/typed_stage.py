@@ -19,7 +19,7 @@ from fcnedge.runtime.opencv import load_cv2
 
 from .labelled_accuracy import Accuracy, class_ids, mean_iou
 from .precision.variant import FORMS, Fp32Reference, VariantReport, write_variant
-from .typed_plan import PrecisionPlan, choice_pictures
+from .typed_plan import PrecisionPlan
 
 RANGES_FILE = "ranges.json"
 CACHE_FILE = "calibration.cache"
@@ -151,7 +151,7 @@ class _Stage:
         manifest, head = self._bundle.manifest, head_of(self._bundle.manifest)
         if head is None or self._ranges is None:  # scores are needed to find the layers that spoil them
             return variants
-        samples, self._chosen_on = choice_pictures(self._plan)
+        self._chosen_on = self._plan.chosen_on
         self._start(f"search layers to leave in float on {self._chosen_on}")
         layers = variants[0].int8_layers
         most = int((1 - MIN_INT8_SHARE) * len(layers))
@@ -159,7 +159,7 @@ class _Stage:
             found = fewest_exceptions(
                 self._fp32,
                 self._ranges,
-                samples,
+                self._plan.choice,
                 (manifest.input.height, manifest.input.width),
                 manifest.input.fit,
                 head,

@@ -15,7 +15,7 @@ from .head import HeadGeometry
 from .preprocessing import Preprocessing
 from .strict_json import DuplicateNameError, Fields, Refusing, shown, strict_loads
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PRECISIONS = ("fp32", "fp16", "int8")
 FITS = ("stretch", "letterbox")
 HEADS = ("bilinear", "labels")

@@ -11,7 +11,7 @@ from fcnedge.runtime.bundle import sha256_of
 from fcnedge.runtime.engine_sidecar import EngineSidecar, sidecar_path
 from fcnedge.runtime.errors import UserError
 
-from ..bundle_writer import disk_errors, staging_folder
+from ..bundle_writer import check_takes_folders, disk_errors, existing_folder, staging_folder
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ def check_engine_output(output: Path, *, force: bool) -> None:
         for path in (output, sidecar_path(output)):
             if path.exists() and not force:
                 raise UserError(f"{path} exists already; add --force to replace it.")
+    check_takes_folders(existing_folder(output.absolute().parent), output)
 
 
 def write_engine(plan: Any, output: Path, describe: Any) -> EngineSidecar:
