@@ -4,12 +4,13 @@
 #   make demo     build the demo model, mask the demo pictures and clip, say where they are
 #   make test     lint, format check, type check, tests
 #   make lint     ruff and pyright only          make format   let ruff rewrite
+#   make soak     cameras and page for some minutes, each figure beside its bar
 #   make wheel    dist/fcnedge-*.whl             make clean    remove all that make has made, .venv too
 #
 # Options: PYTHON=python3.12 (what .venv is made with)   PYTEST_ARGS="-m 'not slow' tests/runtime"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format wheel clean asked-python
+.PHONY: help demo test soak lint format wheel clean asked-python
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 SHELL := /bin/sh
@@ -41,7 +42,8 @@ help:
 demo: .venv/demo-installed
 	@echo "== build $(MODEL): Keras -> ONNX -> fused -> FP16 and INT8 -> bundle"
 	@mkdir -p $(DEMO)
-	$(BIN)/fcn-build model $(MODEL) -o $(DEMO)/$(MODEL) --precision fp32,fp16,int8 --force
+	rm -rf $(DEMO)/$(MODEL)
+	$(BIN)/fcn-build model $(MODEL) -o $(DEMO)/$(MODEL) --precision fp32,fp16,int8
 	@echo "== mask the demo pictures and the demo clip"
 	rm -rf $(DEMO)/pictures
 	$(BIN)/fcn-run demo:// $(DEMO)/pictures --model $(DEMO)/$(MODEL)
@@ -56,6 +58,10 @@ test: lint $(ROS_INSTALLED)
 	@if [ -n "$(ROS_WHEELS)" ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 14))'; \
 		then export FCNEDGE_ROS_PYTHON=$(CURDIR)/.venv-ros/bin/python; fi; \
 		echo "$(BIN)/pytest $(PYTEST_ARGS)"; $(BIN)/pytest $(PYTEST_ARGS)
+
+soak: .venv/test-installed
+	$(BIN)/python benchmarks/soak.py --model $(DEMO)/$(MODEL) --json benchmarks/results/soak.json
+	$(BIN)/python benchmarks/soak_page.py --model $(DEMO)/$(MODEL) --json benchmarks/results/soak_page.json
 
 lint: .venv/test-installed
 	@echo "== lint, format, types"

@@ -17,7 +17,8 @@ from .overlay import blend, colorize, legend
 from .palette import VOC_CLASSES, voc_palette
 from .segmenter import Segmentation, Segmenter
 from .sinks import open_sink
-from .sources import Frame, Source, open_source
+from .sources import Frame, InputOptions, Source, open_source
+from .streams import Pipeline, SourceState, SourceStatus, Stream, StreamResult
 
 __all__ = [
     "VOC_CLASSES",
@@ -30,11 +31,17 @@ __all__ = [
     "FcnEdgeError",
     "Frame",
     "HeadGeometry",
+    "InputOptions",
     "Manifest",
+    "Pipeline",
     "Segmentation",
     "Segmenter",
     "Source",
     "SourceError",
+    "SourceState",
+    "SourceStatus",
+    "Stream",
+    "StreamResult",
     "UserError",
     "blend",
     "colorize",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,13 @@ from .errors import UserError
 from .manifest import PRECISIONS
 from .options import add_options, option, read_options
 from .overlay import blend, class_shares, legend
+from .page_sink import PageSink
 from .segmenter import Segmentation, Segmenter
 from .sinks import NullSink, Sink, open_sink
-from .sources import Frame, Source, open_source
+from .sources import Frame, InputOptions, Source, open_source
+from .sources.input_options import CODECS, FLIPS
 from .stage_times import StageClock, StageTimes
+from .streams import Stream, StreamResult
 
 _log = logging.getLogger(__name__)
 
@@ -33,9 +38,15 @@ class RunOptions:
     """Command line of fcn-run."""
 
     source: str = option(
-        "picture, folder, glob, video file, webcam index (0), demo:// (photographs) or demo://clip", positional=True
+        "picture, folder, glob, video file, webcam (0, /dev/video0), csi://0, rtsp://, http:// (MJPEG), a GStreamer "
+        "pipeline, demo:// (photographs), demo://clip or demo://camera",
+        positional=True,
     )
-    sink: str = option("folder (masks and overlays), picture, .mp4/.avi video, or null://", "null://", positional=True)
+    sink: str = option(
+        "folder (masks and overlays), picture, .mp4/.avi video, http://127.0.0.1:8080 (live page), or null://",
+        "null://",
+        positional=True,
+    )
     model: Path = option("bundle folder made by fcn-build model", Path("fcn8s-lite0-voc"), metavar="BUNDLE")
     backend: str = option(
         "what runs the network; auto is the best that works here, cpu the best without a GPU",
@@ -48,7 +59,26 @@ class RunOptions:
     alpha: float = option("opacity of the class colours, 0 to 1", 0.5)
     no_legend: bool = option("leave the legend off the overlays", False)
     frames: int | None = option("stop after this many frames", None)
+    input_width: int | None = option("pixels to ask a camera for, with --input-height", None)
+    input_height: int | None = option("pixels to ask a camera for", None)
+    input_rate: float | None = option("frames per second to ask a camera for", None)
+    input_codec: str | None = option("what a camera sends; default: as it comes", None, choices=CODECS)
+    input_flip: str = option("how to turn every frame", "none", choices=FLIPS)
+    input_loop: int = option("how often to play pictures or a film again, -1 for ever", 0)
+    input_latency: int = option("milliseconds to wait for late RTSP packets (GStreamer)", 10)
+    stall_timeout: float = option("seconds after which a silent camera counts as stalled or lost", 5.0)
+    token: str | None = option("what a viewer of the live page must know; needed on every address but loopback's", None)
     json: Path | None = option("write the result as JSON", None, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class LiveStats:
+    """What a camera did. captured = processed + dropped; connections: how often it was opened; age: capture to mask."""
+
+    captured: int
+    dropped: int
+    connections: int
+    age: StageTimes | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +96,7 @@ class RunResult:
     stages: dict[str, StageTimes]
     classes: dict[str, float]
     warning: str | None
+    live: LiveStats | None = None
 
 
 def build_parser() -> Parser:
@@ -93,22 +124,60 @@ def run(options: RunOptions) -> RunResult:
     _check(options)
     with (
         Segmenter(options.model, options.backend, options.precision, options.threads, options.fallback) as segmenter,
-        open_source(options.source) as source,
-        open_sink(options.sink, source=source, palette=segmenter.palette) as sink,
+        open_source(options.source, _input_options(options)) as source,
+        _sink(options, source, segmenter) as sink,
         contextlib.closing(Progress()) as progress,
     ):
         loop = _Loop(segmenter, sink, options)
+        stream = Stream(source, segmenter, stall_timeout_s=options.stall_timeout) if source.live else None
+        if isinstance(sink, PageSink):
+            print(f"live page: {sink.url}", flush=True)
+            if stream is not None:
+                sink.show_statuses(lambda: [stream.status])
         started = perf_counter_ns()
         end_of_live = contextlib.suppress(KeyboardInterrupt) if source.live else contextlib.nullcontext()
-        with end_of_live, _saying_what_is_written(sink):
-            for frame in source if source.is_video else _pictures(source):
-                loop.step(frame)
-                progress(f"{frame.name}: {loop.last.total_ms:.1f} ms", sink.written, source.length)
+        with stream or contextlib.nullcontext(), end_of_live, _saying_what_is_written(sink):
+            for result in stream or _results(source, segmenter):
+                loop.step(result)
+                progress(f"{result.frame.name}: {loop.last.total_ms:.1f} ms", sink.written, source.length)
                 if options.frames is not None and sink.written >= options.frames:
                     break
         seconds = (perf_counter_ns() - started) / 1e9
         sink.close()
-        return loop.result(source, seconds)
+        return loop.result(source, seconds, stream)
+
+
+def _input_options(options: RunOptions) -> InputOptions:
+    return InputOptions(
+        width=options.input_width,
+        height=options.input_height,
+        rate=options.input_rate,
+        codec=options.input_codec,
+        flip=options.input_flip,
+        loop=options.input_loop,
+        latency_ms=options.input_latency,
+        timeout_s=options.stall_timeout,
+    )
+
+
+def _sink(options: RunOptions, source: Source, segmenter: Segmenter) -> Sink:
+    if options.sink.startswith("http://"):
+        return PageSink(options.sink, segmenter, token=options.token, alpha=options.alpha)
+    if options.token is not None:
+        raise UserError("--token is for the live page; name an address such as http://127.0.0.1:8080 as the output.")
+    return open_sink(options.sink, source=source, palette=segmenter.palette)
+
+
+def _results(source: Source, segmenter: Segmenter) -> Iterator[StreamResult]:
+    """Every frame of pictures or a film, in order, and its mask: one after another on this thread."""
+    frames = iter(source if source.is_video else _pictures(source))
+    for number in itertools.count():
+        frame = next(frames, None)
+        if frame is None:
+            return
+        captured_s = time.monotonic()
+        found = segmenter.segment(frame.image)
+        yield StreamResult(frame, found, source.uri, number, 0, captured_s, time.monotonic())
 
 
 @contextlib.contextmanager
@@ -147,11 +216,12 @@ class _Loop:
     def __init__(self, segmenter: Segmenter, sink: Sink, options: RunOptions):
         self._segmenter, self._sink, self._options = segmenter, sink, options
         self._clock = StageClock(("preprocess", "infer", "head", "overlay", "total"))
+        self._ages = StageClock(("age",))
         self._pixels = np.zeros(256, np.int64)
         self.last: Segmentation
 
-    def step(self, frame: Frame) -> None:
-        self.last = self._segmenter.segment(frame.image)
+    def step(self, result: StreamResult) -> None:
+        self.last, frame = result.segmentation, result.frame
         mask = self.last.mask
         started = perf_counter_ns()
         overlay = blend(frame.image, mask, self._segmenter.palette, alpha=self._options.alpha)
@@ -162,10 +232,11 @@ class _Loop:
         last = self.last
         # Before the frame is written: an interrupt may come between any two lines, and what is written has its times.
         self._clock.add((last.preprocess_ms, last.infer_ms, last.head_ms, drawn, last.total_ms + drawn))
+        self._ages.add((result.age_ms,))
         self._pixels += np.bincount(mask.ravel(), minlength=256)
-        self._sink.write(frame, mask, overlay)
+        self._sink.take(result, overlay)
 
-    def result(self, source: Source, seconds: float) -> RunResult:
+    def result(self, source: Source, seconds: float, stream: Stream | None) -> RunResult:
         share = self._pixels / max(1, self._pixels.sum())
         return RunResult(
             source=source.uri,
@@ -181,7 +252,12 @@ class _Loop:
                 name: float(share[class_id]) for class_id, name in enumerate(self._segmenter.classes) if share[class_id]
             },
             warning=source.warning,
+            live=None if stream is None else self._live(stream),
         )
+
+    def _live(self, stream: Stream) -> LiveStats:
+        status = stream.status
+        return LiveStats(status.captured, status.dropped, status.connections, self._ages.summary().get("age"))
 
 
 def _check(options: RunOptions) -> None:
@@ -200,6 +276,8 @@ def _report(result: RunResult, options: RunOptions) -> None:
         sys.stderr.write(f"fcn-run: files passed over because they are no pictures: {result.skipped_files}\n")
     rows = [(name, times.p50_ms, times.p90_ms, times.max_ms) for name, times in result.stages.items()]
     print(table(rows, ("stage", "p50 ms", "p90 ms", "max ms")))
+    if result.live is not None:
+        _report_live(result.live)
     seen = ", ".join(f"{name} {100 * share:.1f}%" for name, share in _by_share(result.classes))
     print(f"classes  {seen}")
     where = "" if result.sink == "null://" else f", written to {result.sink}"
@@ -209,6 +287,13 @@ def _report(result: RunResult, options: RunOptions) -> None:
         if result.frames
         else f"no frames{where}"
     )
+
+
+def _report_live(live: LiveStats) -> None:
+    times = live.age
+    age = "" if times is None else f", {times.p50_ms:.1f} ms old (p90 {times.p90_ms:.1f}, max {times.max_ms:.1f})"
+    again = f", connected {live.connections} times" if live.connections > 1 else ""
+    print(f"camera   {_counted(live.captured, 'frame')}, {live.dropped:,} dropped{age}{again}")
 
 
 def _counted(number: int, noun: str) -> str:

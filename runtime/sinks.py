@@ -19,6 +19,7 @@ from .opencv import load_cv2
 from .palette import encode_label_png, voc_palette
 from .sources import Frame, Source
 from .sources.listing import OUTPUT_MARKER
+from .streams.result import StreamResult
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing.Self needs Python 3.11
@@ -45,6 +46,10 @@ class Sink(ABC):
     @abstractmethod
     def write(self, frame: Frame, mask: np.ndarray, overlay: np.ndarray) -> None:
         """mask: (H, W) uint8 class ids; overlay: (H, W, 3) uint8 BGR. Raises UserError when it cannot be written."""
+
+    def take(self, result: StreamResult, overlay: np.ndarray) -> None:
+        """Take a result with all that is known of it; as `write`."""
+        self.write(result.frame, result.segmentation.mask, overlay)
 
     def close(self) -> None:  # noqa: B027 - most sinks finish each file as they go
         """Finish the output; more than once does no harm. Raises UserError when it turns out incomplete."""

@@ -116,7 +116,7 @@ def written_by_the_readme() -> set[str]:
     for command in COMMANDS:
         words = command.words
         names |= {words[i + 1] for i, word in enumerate(words) if word in ("-o", "--output", "--json", "--picture")}
-        if words[0] == "fcn-run":
+        if words[0] == "fcn-run" and "://" not in words[2]:
             names.add(words[2])
     return {name.split("/")[0] for name in names}
 

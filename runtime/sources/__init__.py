@@ -1,6 +1,7 @@
-"""Sources of frames: pictures, folders, video files, webcams and the demonstration, behind one `open_source`."""
+"""Sources of frames: pictures, folders, films, cameras and the demonstration, behind one `open_source`."""
 
 from .frame import Frame, Source
+from .input_options import InputOptions
 from .opening import open_source
 
-__all__ = ["Frame", "Source", "open_source"]
+__all__ = ["Frame", "InputOptions", "Source", "open_source"]

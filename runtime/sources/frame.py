@@ -40,7 +40,8 @@ class Source(ABC):
     are known to differ in size, so that no film of them is begun. warning: one sentence about something that went wrong
     without ending in an error, known once iteration is over.
 
-    Files can be iterated again; each time starts at the first frame.
+    Files can be iterated again; each time starts at the first frame. So can a camera that raised SourceError: that
+    connects anew. One thread iterates a source; `close` may be called from another, and ends a live one.
     """
 
     def __init__(
@@ -70,6 +71,10 @@ class Source(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """Frames in order. Raises SourceError where one cannot be read."""
+
+    def is_there(self) -> bool | None:
+        """Whether it is worth trying to open a camera that was lost, found out in a second at most; None: unknown."""
+        return None
 
     def close(self) -> None:  # noqa: B027 - pictures hold nothing open
         """Release the file or device; more than once does no harm."""

@@ -1,78 +1,81 @@
-"""A webcam (Video4Linux) as a live source."""
+"""A webcam (Video4Linux) as a live source: through GStreamer where OpenCV has it, else through OpenCV's own V4L2."""
 
 from __future__ import annotations
 
 import logging
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fcnedge.runtime.errors import SourceError
 from fcnedge.runtime.opencv import load_cv2
 
-from .frame import Frame, Source
+from .capture import CaptureSource
+from .gstreamer import v4l2_pipeline
+from .input_options import InputOptions
+from .opencv_build import opencv_has
 
 _log = logging.getLogger(__name__)
 
+_FOURCC = {"mjpeg": "MJPG", "raw": "YUYV", "h264": "H264"}
 
-class WebcamSource(Source):
-    """Frames as the camera delivers them.
 
-    device: "/dev/video0". size: (width, height) in pixels and fps: what to ask the camera for; it may give another,
-    which the log says.
+class WebcamSource(CaptureSource):
+    """Frames as the camera delivers them. It is opened at once, so that a missing or busy one is refused at once.
+
+    device: "/dev/video0". options: width, height, rate and codec to ask the camera for; through V4L2 it may give
+    others, which the log says. OpenCV's read gives up after ten silent seconds
+    (OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT), so `close` takes effect by then at the latest.
     """
 
-    def __init__(self, uri: str, device: str, *, size: tuple[int, int] | None = None, fps: float | None = None) -> None:
-        self._device = device
-        self._capture: Any = _open(device)
+    def __init__(self, uri: str, device: str, options: InputOptions) -> None:
+        super().__init__(uri, Path(device).name, fps=options.rate)
+        self._device, self._options = device, options
+        self._capture = self._opened()
+
+    def is_there(self) -> bool | None:
+        """Whether the device exists; None on a system whose cameras are not files."""
+        return Path(self._device).exists() if sys.platform.startswith("linux") else None
+
+    def _open(self) -> Any:
         cv2 = load_cv2()
+        if self.is_there() is False:
+            raise SourceError(f"there is no camera {self._device}{_cameras_here()}")
+        if sys.platform.startswith("linux") and opencv_has("GStreamer"):
+            capture = cv2.VideoCapture(v4l2_pipeline(self._device, self._options), cv2.CAP_GSTREAMER)
+        elif sys.platform.startswith("linux"):
+            capture = self._ask(cv2.VideoCapture(self._device, cv2.CAP_V4L2))
+        else:
+            number = self._device.removeprefix("/dev/video")
+            capture = self._ask(cv2.VideoCapture(int(number) if number.isdigit() else self._device))
+        if not capture.isOpened():
+            raise SourceError(
+                f"camera {self._device} cannot be opened: another program may use it, it may not have the size, rate "
+                "or codec asked for, or your user may not be in the group video"
+            )
+        return capture
+
+    def _ask(self, capture: Any) -> Any:
+        """Put the wishes to the camera; codec first, for it decides which sizes and rates there are."""
+        cv2, options = load_cv2(), self._options
         wishes: dict[int, float] = {}
-        if size is not None:
-            wishes |= {cv2.CAP_PROP_FRAME_WIDTH: size[0], cv2.CAP_PROP_FRAME_HEIGHT: size[1]}
-        if fps is not None:
-            wishes[cv2.CAP_PROP_FPS] = fps
-        for wish, value in wishes.items():
-            self._capture.set(wish, value)
-            got = self._capture.get(wish)
+        if options.codec is not None:
+            if options.codec not in _FOURCC:
+                raise SourceError(f"a webcam is asked for {', '.join(_FOURCC)} here, not for {options.codec}")
+            wishes[cv2.CAP_PROP_FOURCC] = cv2.VideoWriter.fourcc(*_FOURCC[options.codec])
+        if options.width is not None and options.height is not None:
+            wishes |= {cv2.CAP_PROP_FRAME_WIDTH: options.width, cv2.CAP_PROP_FRAME_HEIGHT: options.height}
+        if options.rate is not None:
+            wishes[cv2.CAP_PROP_FPS] = options.rate
+        for wish, value in wishes.items() if capture.isOpened() else ():
+            capture.set(wish, value)
+            got = capture.get(wish)
             if round(got) != round(value):
-                _log.warning("camera %s was asked for %g but gives %g", device, value, got)
-        actual = self._capture.get(cv2.CAP_PROP_FPS)
-        super().__init__(uri, live=True, is_video=True, fps=actual if actual > 0 else None)
+                _log.warning("camera %s was asked for %g but gives %g", self._device, value, got)
+        return capture
 
-    def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        while self._capture is not None:
-            grabbed = self._capture.grab()
-            timestamp_s = time.monotonic()  # between grab and retrieve: decoding is not part of the capture
-            ok, image = self._capture.retrieve() if grabbed else (False, None)
-            if not ok or image is None:
-                raise SourceError(f"camera {self._device} stopped delivering frames after {index}; is it plugged in?")
-            yield Frame(image, f"{Path(self._device).name}_{index:06d}", index, timestamp_s)
-            index += 1
-
-    def close(self) -> None:
-        """Release the camera; iteration ends."""
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
-
-
-def _open(device: str) -> Any:
-    cv2 = load_cv2()
-    if sys.platform.startswith("linux"):
-        if not Path(device).exists():
-            raise SourceError(f"there is no camera {device}{_cameras_here()}")
-        capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
-    else:
-        number = device.removeprefix("/dev/video")
-        capture = cv2.VideoCapture(int(number) if number.isdigit() else device)
-    if not capture.isOpened():
-        raise SourceError(
-            f"camera {device} cannot be opened: another program may use it, or your user may not be in the group video"
-        )
-    return capture
+    def _why_it_ended(self) -> str:
+        return f"camera {self._device} stopped delivering frames after {self._index}; is it plugged in?"
 
 
 def _cameras_here() -> str:

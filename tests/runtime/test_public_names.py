@@ -8,9 +8,9 @@ from types import ModuleType
 import pytest
 
 import fcnedge.runtime as runtime
-from fcnedge.runtime import backends, sources
+from fcnedge.runtime import backends, sources, streams
 
-ROOMS = [runtime, backends, sources]
+ROOMS = [runtime, backends, sources, streams]
 NAMES = [(room, name) for room in ROOMS for name in room.__all__]
 
 

@@ -1,6 +1,7 @@
 """Every kind of source on real files: written by OpenCV and Pillow, cut short by the byte."""
 
 import logging
+import os
 import random
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcnedge.runtime.errors import SourceError, UserError
-from fcnedge.runtime.sources import Frame, Source, open_source
+from fcnedge.runtime.sources import Frame, InputOptions, Source, open_source
+from fcnedge.runtime.sources.opencv_build import opencv_has
+from fcnedge.runtime.sources.rtsp import FFMPEG_OPTIONS
 
 
 @pytest.fixture
@@ -345,16 +348,51 @@ def test_camera_uri_without_a_camera_is_refused():
         open_source("v4l2://")
 
 
-@pytest.mark.parametrize("uri", ["csi://0", "rtsp://me:secret@camera/live", "http://x/y.mp4", "rtp://@:1234"])
+@pytest.mark.parametrize("uri", ["rtp://@:1234", "webrtc://me:secret@camera:8554/live", "rtmp://x/y"])
 def test_unsupported_schemes_say_what_is_read_and_repeat_no_password(uri):
     with pytest.raises(SourceError, match=f"this version does not read {uri.split(':')[0]}:// .*demo://") as caught:
         open_source(uri)
     assert "secret" not in str(caught.value)
 
 
-def test_gstreamer_pipelines_are_refused_as_such():
-    with pytest.raises(SourceError, match="does not read GStreamer pipelines"):
-        open_source("nvarguscamerasrc ! nvvidconv ! appsink")
+@pytest.mark.parametrize(
+    "uri", ["csi://0", "videotestsrc ! videoconvert", "multifilesrc location=a[1]%04d.png ! pngdec"]
+)
+def test_what_needs_gstreamer_is_refused_with_reason_and_mend_where_opencv_has_none(uri):
+    if opencv_has("GStreamer"):
+        pytest.skip("this OpenCV has GStreamer")
+    with pytest.raises(
+        SourceError, match=r"needs an OpenCV with GStreamer.*pip's never has it.*--system-site-packages"
+    ):
+        open_source(uri)
+
+
+@pytest.mark.parametrize("uri", ["csi://", "csi://front", "csi://0/1"])
+def test_csi_camera_has_a_number(uri):
+    with pytest.raises(SourceError, match="names no CSI camera"):
+        open_source(uri)
+
+
+def test_network_camera_is_not_connected_before_it_is_iterated():
+    with open_source("rtsp://me:secret@127.0.0.1:1/live") as source:
+        assert (source.live, source.is_video) == (True, True)
+        assert source.uri == "rtsp://me:***@127.0.0.1:1/live"
+        assert "secret" not in repr(source)
+
+
+def test_rtsp_asks_ffmpeg_for_tcp_once_and_leaves_a_users_own_wish(monkeypatch):
+    monkeypatch.delenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", raising=False)
+    open_source("rtsp://camera/live")
+    assert "rtsp_transport;tcp" in os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"]
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;udp")
+    open_source("rtsp://camera/live")
+    assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "rtsp_transport;udp"
+
+
+def test_film_plays_alike_under_the_options_for_rtsp(clip, monkeypatch):
+    plain = [frame.timestamp_s for frame in open_source(clip)]
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_OPTIONS)
+    assert [frame.timestamp_s for frame in open_source(clip)] == plain
 
 
 @pytest.mark.parametrize("form", ["{0}/cat.png", "file://{0}/cat.png", "{0}/*.png", "{0}/%d.png", "{0}/deep/er"])
@@ -389,8 +427,10 @@ def test_no_source_at_all_is_refused():
 
 
 def test_camera_wishes_are_refused_by_files(tmp_path, photo):
-    with pytest.raises(SourceError, match="is not a camera"):
-        open_source(write(tmp_path / "a.png", photo), size=(640, 480))
+    with pytest.raises(SourceError, match="cannot be asked for a size or frame rate"):
+        open_source(write(tmp_path / "a.png", photo), InputOptions(width=640, height=480))
+    with pytest.raises(SourceError, match=r"rtsp://me:\*\*\*@camera/ cannot be asked for a size or frame rate"):
+        open_source("rtsp://me:secret@camera/", InputOptions(rate=5))
 
 
 def test_demo_photographs():
@@ -407,6 +447,22 @@ def test_demo_clip():
     frames = list(source)
     assert (source.is_video, source.live, source.length, source.fps) == (True, False, len(frames), 15.0)
     assert frames[15].timestamp_s == pytest.approx(1.0)
+
+
+def test_demo_camera_is_the_clip_in_real_time_without_end():
+    pytest.importorskip("skimage", reason="the extra demo is not installed")
+    clip = [frame.image for frame in open_source("demo://clip")]
+    source = open_source("demo://camera")
+    assert (source.live, source.is_video, source.length, source.fps) == (True, True, None, 15.0)
+    frames = []
+    for frame in source:
+        frames.append(frame)
+        if frame.index == 3:
+            source.close()  # for good, and at once
+    assert [frame.index for frame in frames] == [0, 1, 2, 3]
+    assert all(any((frame.image == image).all() for image in clip) for frame in frames)
+    stamps = [frame.timestamp_s for frame in frames]
+    assert stamps == sorted(stamps)
 
 
 def test_unknown_demo_names_the_known_ones():

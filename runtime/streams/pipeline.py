@@ -1,0 +1,180 @@
+"""Several sources, one model, several consumers: each camera and each consumer on a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from ..sources import InputOptions, Source
+from ..sources.address import hide_password
+from .feed import Feed
+from .output import Output, OutputStatus
+from .result import StreamResult
+from .shared_model import FrameSegmenter, SharedModel, opened
+from .status import SourceState, SourceStatus
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_log = logging.getLogger(__name__)
+
+DRAIN_S = 5.0
+"""How long an interrupted pipeline waits for consumers to finish what they were given."""
+
+
+class Pipeline:
+    """Runs sources through one model and hands each result to every consumer.
+
+        with Segmenter("fcn8s-lite0-voc") as segmenter:
+            with Pipeline(["rtsp://front/live", "rtsp://rear/live"], segmenter, [page.publish, steer]) as pipeline:
+                pipeline.run()
+
+    The sources take turns at the model: after each frame the next one in the row that has a frame. Cameras behave as in
+    `Stream`: newest frame only, drops counted, reconnected for ever. A source that cannot be opened, or fails for good,
+    is logged and `ended`, and the others go on; where it was the only one, or all have failed, its error is raised.
+
+    Threads. Each source is captured on a thread of its own; the model runs in the thread that calls `run`; each
+    consumer is called on a thread of its own, one result at a time, in the order of each source. Of a live source a
+    consumer that is slow gets the newest result when it is ready again (`outputs` counts the others); a film waits for
+    it. A consumer that raises ends the pipeline, and `run` raises it again. `statuses`, `outputs` and `close` may be
+    used from any thread. Ctrl-C in the thread of `run` ends the captures, lets consumers finish what they were given,
+    five seconds at most, and goes on as KeyboardInterrupt; so does SIGTERM where a handler raises.
+    Results are shared by all consumers: nobody may write to a frame or mask.
+
+    sources, segmenter, stall_timeout_s, reconnect, options: as for `Stream`, options being for every URI. consumers:
+    callables that take a `StreamResult`. Raises UserError without sources.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str | Source],
+        segmenter: FrameSegmenter,
+        consumers: Sequence[Callable[[StreamResult], object]] = (),
+        *,
+        stall_timeout_s: float = 5.0,
+        reconnect: bool = True,
+        options: InputOptions | None = None,
+    ) -> None:
+        if isinstance(sources, str) or not sources:
+            raise UserError(f"a pipeline takes a list of one source or more, got {sources!r}.")
+        self._failed: dict[int, UserError] = {}
+        self._names = [hide_password(each) if isinstance(each, str) else each.uri for each in sources]
+        ready: list[Source] = []
+        for place, source in enumerate(sources):
+            with self._failure_kept(place):
+                ready.append(opened(source, options, stall_timeout_s))
+        if not ready:
+            raise next(iter(self._failed.values()))
+        for error in self._failed.values():
+            _log.warning("%s", str(error))
+        self._shared = SharedModel(ready, segmenter, stall_timeout_s=stall_timeout_s, reconnect=reconnect)
+        self._outputs = [Output(consumer, self._shared.changed, self._shared.halt) for consumer in consumers]
+        self._ran = False
+
+    @property
+    def statuses(self) -> list[SourceStatus]:
+        """State and counts of each source, in the order they were given."""
+        running = iter(self._shared.statuses())
+        return [
+            SourceStatus(name, SourceState.ENDED, reason=str(self._failed[place]))
+            if place in self._failed
+            else next(running)
+            for place, name in enumerate(self._names)
+        ]
+
+    @property
+    def outputs(self) -> list[OutputStatus]:
+        """What each consumer has had, in the order they were given."""
+        with self._shared.changed:
+            return [output.status() for output in self._outputs]
+
+    def run(self, frames: int | None = None) -> None:
+        """Run until all sources have ended, `frames` results were made, or `close` is called; once per pipeline.
+
+        Returns when the consumers have finished. Raises what a consumer or the segmenter raised.
+        """
+        if self._ran:
+            raise RuntimeError("a pipeline runs once; make another")
+        self._ran = True
+        for output in self._outputs:
+            output.start()
+        interrupted = True
+        try:
+            self._work(frames)
+            interrupted = False
+        finally:
+            self._finish(DRAIN_S if interrupted else None)
+        self._raise_errors()
+
+    def close(self) -> None:
+        """End `run` and release the sources; more than once does no harm."""
+        self._shared.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _failure_kept(self, place: int) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            self._failed[place] = error
+
+    def _work(self, frames: int | None) -> None:
+        reported: set[Feed] = set()
+        made = 0
+        while frames is None or made < frames:
+            found = self._shared.next_result(self._has_room)
+            if found is None:
+                return
+            with self._shared.changed:
+                for output in self._outputs:
+                    output.offer(*found)
+            made += 1
+            self._report_failures(reported)
+
+    def _has_room(self, feed: Feed) -> bool:
+        return all(output.accepts(feed) for output in self._outputs)
+
+    def _report_failures(self, reported: set[Feed]) -> None:
+        for feed in self._shared.feeds:
+            if feed.error is not None and feed not in reported:
+                reported.add(feed)
+                if not isinstance(feed.error, UserError):
+                    raise feed.error
+                if len(self._shared.feeds) > 1:
+                    _log.warning("%s", str(feed.error))
+
+    def _finish(self, drain_s: float | None) -> None:
+        """Stop the captures and let the consumers finish, within `drain_s` seconds, None being as long as it takes."""
+        self._shared.stop()
+        with self._shared.changed:
+            for output in self._outputs:
+                output.finish()
+        until_s = time.monotonic() + drain_s if drain_s is not None else None
+        for output in self._outputs:
+            while not output.join(0.2):  # short waits: Ctrl-C comes between them on every system
+                if until_s is not None and time.monotonic() > until_s:
+                    _log.warning("%s has not returned; its last results are lost", output.status().name)
+                    break
+
+    def _raise_errors(self) -> None:
+        for output in self._outputs:
+            if output.error is not None:
+                raise output.error
+        errors = [feed.error for feed in self._shared.feeds]
+        bugs = [error for error in errors if error is not None and not isinstance(error, UserError)]
+        if bugs:
+            raise bugs[0]
+        if errors[0] is not None and all(errors):
+            raise errors[0]
