@@ -1,0 +1,1 @@
+"""How long each layer of the network takes, from the backend's own profiler."""

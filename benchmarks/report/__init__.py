@@ -1,0 +1,1 @@
+"""What was measured, told: tables for a terminal, one HTML file, a comparison with an earlier report."""

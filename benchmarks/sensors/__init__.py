@@ -1,0 +1,1 @@
+"""What the machine tells about itself while it is measured: clocks, load, throttling, power and memory."""
