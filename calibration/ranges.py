@@ -178,4 +178,4 @@ def _float32(fields: Fields, field: str, low: float = -_LARGEST) -> float:
 
 
 def _versions(fields: Fields) -> dict[str, str]:
-    return {name: fields.text(name) for name in fields.data}
+    return {name: fields.text(name) for name in fields.names("package name")}

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from .command import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USER_ERROR
 from .errors import UserError
@@ -20,18 +22,30 @@ from .errors import UserError
 _CLEAR_LINE = "\r\x1b[K"
 _READ_BYTES = 1 << 16
 _GRACE_S = 10.0
+_PYTHON = re.compile("python|pypy|graalpy", re.IGNORECASE)
+_FULL = (errno.ENOMEM, errno.ENOSPC, errno.EAGAIN)
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """The command that runs `module` with the Python of this process. Raises UserError where that is no program."""
+    """The command that runs `module` with the Python of this process.
+
+    Raises UserError where that is no program: in an application that was frozen or that embeds Python,
+    `sys.executable` may be the application, which would start itself once more.
+    """
     if not sys.executable:
         raise UserError(f"this process does not know its Python, so it cannot start {module}; run it beforehand.")
+    if getattr(sys, "frozen", False) or not _PYTHON.match(os.path.basename(sys.executable)):  # noqa: PTH119 - a text
+        raise UserError(
+            f"this process is {sys.executable} and no Python that could start {module}; run it beforehand, in a Python "
+            "that has fcnedge."
+        )
     return [sys.executable, "-m", module, *arguments]
 
 
-def run_child(command: Sequence[str], name: str) -> None:
+def run_child(command: Sequence[str], name: str, environment: Mapping[str, str] | None = None) -> None:
     """Run `command` to its end. name: what it calls itself in its messages, as `run_command` has it.
 
+    environment: variables that are set for it, beside ours; folders of PYTHONPATH are those that they are here.
     Its standard error is passed on as it comes, with a progress line if ours is a terminal. What it prints is dropped.
     It gets nothing to read, and starts in an empty folder, for `python -m` imports from the current one first.
 
@@ -41,7 +55,7 @@ def run_child(command: Sequence[str], name: str) -> None:
     """
     try:
         with tempfile.TemporaryDirectory(prefix="fcnedge-") as folder, _error_channel() as (reading, writing):
-            child = _started(command, folder, writing)
+            child = _started(command, folder, writing, {**_environment(), **(environment or {})})
             try:
                 last = _pass_on(reading.fileno(), f"{name}: ")
                 code = child.wait()
@@ -49,14 +63,35 @@ def run_child(command: Sequence[str], name: str) -> None:
                 _end(child)
                 raise
     except OSError as error:
-        raise UserError(f"{name} cannot be started ({error.strerror}); free some memory and disk space.") from error
+        raise UserError(f"{name} cannot be started ({error.strerror}); {_advice(error)}.") from error
     _check(name, code, last)
 
 
-def _started(command: Sequence[str], folder: str, errors: _Descriptor) -> subprocess.Popen[bytes]:
+def _environment() -> dict[str, str]:
+    """Ours, for a process that starts in another folder."""
+    environment = dict(os.environ)
+    path = environment.get("PYTHONPATH", "")
+    if path:  # an empty entry is the current folder, and so the empty one: nothing is imported from where we are
+        folders = [os.path.abspath(entry) if entry else "" for entry in path.split(os.pathsep)]  # noqa: PTH100
+        environment["PYTHONPATH"] = os.pathsep.join(folders)
+    return environment
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "free some memory and disk space"
+    if error.filename is not None:
+        return f"check that {os.fsdecode(error.filename)} is there and may be used"
+    return "check that the folder for temporary files can be written to, or set TMPDIR to another"
+
+
+def _started(
+    command: Sequence[str], folder: str, errors: _Descriptor, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     child = subprocess.Popen(
         command,
         cwd=folder,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors.fileno(),

@@ -97,11 +97,13 @@ class Terminated(KeyboardInterrupt):
 def captured_stderr() -> Iterator[list[str]]:
     """A list that holds, once the block is left, the lines that were written to file descriptor 2 inside it.
 
-    Libraries in C and C++ write there themselves, past sys.stderr and every log level.
+    Libraries in C and C++ write there themselves, past sys.stderr and every log level. A process that they have started
+    and that goes on is not waited for.
     """
     lines: list[str] = []
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)  # who says more than a pipe holds is cut short, not kept waiting
+    for end in (reading, writing):  # who says more than a pipe holds is cut short, and nobody is kept waiting
+        os.set_blocking(end, False)
     kept = os.dup(2)
     os.dup2(writing, 2)
     os.close(writing)
@@ -110,8 +112,17 @@ def captured_stderr() -> Iterator[list[str]]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        with os.fdopen(reading, "rb") as pipe:
-            lines += pipe.read().decode(errors="replace").splitlines()
+        lines += _read_what_is_there(reading).decode(errors="replace").splitlines()
+        os.close(reading)
+
+
+def _read_what_is_there(descriptor: int) -> bytes:
+    """All that can be read without waiting: to the end, or as far as it has come."""
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while piece := os.read(descriptor, 1 << 16):
+            data += piece
+    return data
 
 
 @contextlib.contextmanager

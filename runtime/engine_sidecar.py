@@ -155,7 +155,7 @@ def _layers(root: Fields) -> dict[str, int] | None:
             raise root.refuse("inspected_by", "null where layers is null")
         return None
     fields = root.sub("layers")
-    return {name: fields.integer(name, 1, 10**6) for name in fields.data}
+    return {name: fields.integer(name, 1, 10**6) for name in fields.names("type of layers")}
 
 
 def _compute_capabilities(root: Fields) -> tuple[str, ...]:
@@ -180,7 +180,7 @@ def _tensors(root: Fields, field: str) -> tuple[TensorSpec, ...]:
 def _graph(fields: Fields) -> dict[str, str]:
     if not fields.data:
         raise BundleError(f"{fields.path} names no file; compile the engine again: fcn-build engine.")
-    return {name: fields.sha256(name) for name in fields.data}
+    return {name: fields.sha256(name) for name in fields.names("file name")}
 
 
 def _seconds(root: Fields) -> float:

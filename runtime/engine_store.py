@@ -14,14 +14,14 @@ import os
 import shlex
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from .bundle import Bundle, sha256_of
+from .bundle import Bundle
 from .child_command import python_module, run_child
-from .engine_sidecar import ENGINES_FOLDER, EngineSidecar, engine_name, read_sidecar
+from .engine_sidecar import ENGINES_FOLDER, EngineSidecar, engine_name, read_sidecar, sidecar_path
 from .errors import BackendError, BundleError, UserError
-from .user_cache import user_cache
+from .user_cache import make_private, user_cache
 
 _TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 _GRAPH_TARGET = "tensorrt"
@@ -35,16 +35,25 @@ class Machine:
     """What an engine must fit.
 
     library: "tensorrt" or "tensorrt_rtx"; version: of it, in full, such as 10.3.0; gpu: its name as the driver gives
-    it; compute_capability: of that GPU, such as "8.7".
+    it; compute_capability: of that GPU, such as "8.7"; index: of it here, as CUDA counts, which engines do not know.
     """
 
     library: str
     version: str
     gpu: str
     compute_capability: str
+    index: int = 0
 
     def __str__(self) -> str:
         return f"{_TITLES[self.library]} {self.version} on {self.gpu} (compute capability {self.compute_capability})"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A verified engine. path: where it was found; plan: its bytes, the very ones that were verified."""
+
+    path: Path
+    plan: bytes = field(repr=False)
 
 
 def name_for(precision: str, machine: Machine) -> str:
@@ -52,8 +61,8 @@ def name_for(precision: str, machine: Machine) -> str:
     return engine_name(precision, machine.library, machine.version, (machine.compute_capability,))
 
 
-def find_engine(bundle: Bundle, precision: str, machine: Machine) -> Path:
-    """The bundle's engine for `machine`, verified: library, version, compute capability, graph, size and hash.
+def find_engine(bundle: Bundle, precision: str, machine: Machine) -> Engine:
+    """The bundle's engine for `machine`, read and verified: library, version, compute capability, graph, size and hash.
 
     precision: "fp32", "fp16", "int8", or "auto" for the bundle's most exact graph. Of several that fit, one that was
     compiled on a GPU of the same name; one of another name is taken with a warning.
@@ -63,24 +72,27 @@ def find_engine(bundle: Bundle, precision: str, machine: Machine) -> Path:
     """
     precision = _resolved(bundle, precision)
     misses: list[_Miss] = []
-    for engine, sidecar in _candidates(bundle, precision, machine, misses):
-        differences = _differences(sidecar, bundle, machine) or _damage(engine, sidecar)
-        if not differences:
+    for path, sidecar in _candidates(bundle, precision, machine, misses):
+        differences = _differences(sidecar, bundle, machine)
+        plan = b"" if differences else _plan(path, sidecar)
+        if isinstance(plan, str):
+            differences = [plan]
+        elif not differences:
             if sidecar.gpu not in (None, machine.gpu):
-                _log.warning("%s was compiled on %s; this is %s, where it may be slower", engine, sidecar.gpu, machine)
-            return engine
-        misses.append(_Miss(len(differences), f"{engine} {', and it '.join(differences)}"))
+                _log.warning("%s was compiled on %s; this is %s, where it may be slower", path, sidecar.gpu, machine)
+            return Engine(path, plan)
+        misses.append(_Miss(len(differences), f"{path} {', and it '.join(differences)}"))
     nearest = min(misses, key=lambda miss: miss.distance, default=None)
     words = nearest.words if nearest else f"{bundle.path} has no {precision} engine for {machine}"
-    raise BackendError(f"{words}; compile one for this machine: {_mending(bundle, precision, machine)}")
+    raise BackendError(f"{words}; compile one for this machine: {build_command(bundle, precision, machine)}")
 
 
-def obtain_engine(bundle: Bundle, precision: str, machine: Machine, *, build: bool = True) -> Path:
+def obtain_engine(bundle: Bundle, precision: str, machine: Machine, *, build: bool = True) -> Engine:
     """The bundle's engine for `machine` as `find_engine` gives it; with `build`, compiled first when there is none.
 
     That is done by `fcn-build engine` in a child process, whose memory goes back to the system, and takes from seconds
     to many minutes: a warning in the log says so, and what the child writes is passed on. Several processes that ask at
-    once compile one engine, the others wait for it. Ctrl-C ends it, and leaves nothing behind.
+    once compile one engine, the others wait for it and say so. Ctrl-C ends it, and leaves nothing behind.
 
     Raises as `find_engine` does, and BackendError with the child's own sentence when it could not.
     """
@@ -97,6 +109,23 @@ def obtain_engine(bundle: Bundle, precision: str, machine: Machine, *, build: bo
             return find_engine(bundle, precision, machine)
         _compile(bundle, precision, machine, folder / name_for(precision, machine))
     return find_engine(bundle, precision, machine)
+
+
+def build_command(bundle: Bundle, precision: str, machine: Machine, output: Path | None = None) -> str:
+    """What a user types to have the engine for `machine` compiled: into `output`, else where fcn-build puts it.
+
+    It replaces an engine that is there already.
+    """
+    words = ["fcn-build", *_build_words(bundle.path, precision, machine)]
+    if output is None:
+        written = bundle.path / ENGINES_FOLDER / name_for(precision, machine)
+    else:
+        written = output
+        words += ["--output", str(output)]
+    if written.exists() or sidecar_path(written).exists():
+        words.append("--force")
+    selected = f"CUDA_VISIBLE_DEVICES={_visible(machine.index)} " if machine.index else ""
+    return selected + shlex.join(words)
 
 
 # --- which engine
@@ -173,27 +202,26 @@ def _graph_of(sidecar: EngineSidecar, bundle: Bundle) -> Path | None:
     return None
 
 
-def _damage(engine: Path, sidecar: EngineSidecar) -> list[str]:
-    """What happened to the file since it was compiled. TensorRT itself may crash on one that is cut off."""
+def _plan(engine: Path, sidecar: EngineSidecar) -> bytes | str:
+    """The engine's bytes, or what happened to the file since it was compiled, to follow "it".
+
+    Read once: whoever replaces the file meanwhile changes nothing. TensorRT may crash on an engine that is cut off.
+    """
     try:
         size = engine.stat().st_size
         if size < sidecar.bytes:
-            return [f"is cut off: it has {size} of the {sidecar.bytes} bytes that its sidecar says"]
-        found = sha256_of(engine)
+            return f"is cut off: it has {size} of the {sidecar.bytes} bytes that its sidecar says"
+        with engine.open("rb") as file:
+            plan = file.read(sidecar.bytes + 1)
     except OSError as error:
-        return [f"cannot be read ({error.strerror})"]
-    if (size, found) != (sidecar.bytes, sidecar.sha256):
-        return [
-            f"was changed after it was compiled: its SHA-256 starts {found[:12]}, its sidecar says "
-            f"{sidecar.sha256[:12]}"
-        ]
-    return []
-
-
-def _mending(bundle: Bundle, precision: str, machine: Machine) -> str:
-    words = ["fcn-build", "engine", str(bundle.path), "--target", machine.library, "--precision", precision]
-    taken = (bundle.path / ENGINES_FOLDER / name_for(precision, machine)).exists()
-    return shlex.join([*words, *(["--force"] if taken else [])])
+        return f"cannot be read ({error.strerror})"
+    if len(plan) > sidecar.bytes:
+        return f"was changed after it was compiled: it has more than the {sidecar.bytes} bytes that its sidecar says"
+    found = hashlib.sha256(plan).hexdigest()
+    if found != sidecar.sha256:
+        words = f"its SHA-256 starts {found[:12]}, its sidecar says {sidecar.sha256[:12]}"
+        return f"was changed after it was compiled: {words}"
+    return plan
 
 
 # --- compiling
@@ -213,7 +241,10 @@ def _folder_to_write(bundle: Bundle) -> Path:
     folders = _folders(bundle)
     for folder in folders:
         with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            if folder.parent == bundle.path:
+                folder.mkdir(parents=True, exist_ok=True)
+            else:
+                make_private(folder)
             with tempfile.TemporaryFile(dir=folder):  # asking for permission says nothing of a disk that is read-only
                 return folder
     raise BackendError(
@@ -234,7 +265,11 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         import fcntl
 
         descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.warning("another process is compiling an engine into %s; waiting for it", folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield
     finally:
@@ -251,11 +286,29 @@ def _compile(bundle: Bundle, precision: str, machine: Machine, output: Path) -> 
         machine,
         output,
     )
-    words = ["engine", str(bundle.path.absolute()), "--target", machine.library, "--precision", precision]
-    words += ["--output", str(output.absolute()), "--force"]
-    if machine.library == "tensorrt_rtx":  # TensorRT compiles for the GPU that it finds
-        words += ["--sm", machine.compute_capability]
+    words = [*_build_words(bundle.path.absolute(), precision, machine), "--output", str(output.absolute()), "--force"]
     try:
-        run_child(python_module(_BUILDER, *words), _BUILDER_NAME)
+        # TensorRT compiles for the first GPU that it sees.
+        command, environment = python_module(_BUILDER, *words), {"CUDA_VISIBLE_DEVICES": _visible(machine.index)}
+        run_child(command, _BUILDER_NAME, environment)
     except UserError as error:
         raise BackendError(str(error)) from error
+
+
+def _build_words(bundle: Path, precision: str, machine: Machine) -> list[str]:
+    words = ["engine", str(bundle), "--target", machine.library, "--precision", precision]
+    if machine.library == "tensorrt_rtx":  # by default it compiles for others too, and for some not at all
+        words += ["--sm", machine.compute_capability]
+    return words
+
+
+def _visible(index: int) -> str:
+    """The value of CUDA_VISIBLE_DEVICES with which a GPU that has this index here is the only one.
+
+    https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#cuda-environment-variables
+    """
+    ours = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if ours is None:
+        return str(index)
+    visible = [word.strip() for word in ours.split(",")]
+    return visible[index] if index < len(visible) else ours

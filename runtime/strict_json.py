@@ -58,13 +58,13 @@ class Fields:
     def refuse(self, field: str, expected: str) -> UserError:
         """The error that says what `field` must be, and what it is."""
         got = shown(self.data[field]) if field in self.data else "nothing"
-        return self.complaint(f": {field} must be {expected}, got {got}")
+        return self.complaint(f": {self._called(field)} must be {expected}, got {got}")
 
     def sub(self, field: str) -> Fields:
         """The object in `field`."""
         if not isinstance(self.data.get(field), dict):
             raise self.refuse(field, "an object")
-        return Fields(self.data[field], f"{self.path}: {field}", self.refusing)
+        return Fields(self.data[field], f"{self.path}: {self._called(field)}", self.refusing)
 
     def names(self, kind: str) -> list[str]:
         """Names of all fields, where they are data themselves. kind: what one is, "package name"."""
@@ -135,6 +135,10 @@ class Fields:
         if not isinstance(values, list) or not all(self._is_label(value) for value in values):
             raise self.refuse(field, "a list of printable texts")
         return tuple(values)
+
+    def _called(self, field: str) -> str:
+        """A field's name for a sentence: some fields are named by the file itself."""
+        return field if self._is_label(field) else shown(field)
 
     def _is_label(self, text: Any) -> bool:
         return isinstance(text, str) and 1 <= len(text) <= self.refusing.longest and text.isprintable()

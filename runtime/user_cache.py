@@ -23,3 +23,12 @@ def user_cache(kind: str) -> Path:
                 "this user has no home folder to keep a cache in; set XDG_CACHE_HOME to a folder."
             ) from error
     return Path(base) / "fcnedge" / kind
+
+
+def make_private(folder: Path) -> None:
+    """Make `folder` and what is missing above it, for this user alone: engines and kernels in it are run.
+
+    What is there already stays as it is. Raises OSError.
+    """
+    for each in (*reversed(folder.parents), folder):
+        each.mkdir(mode=0o700, exist_ok=True)

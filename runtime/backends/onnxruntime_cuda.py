@@ -104,9 +104,17 @@ class OnnxRuntimeCudaNetwork:
         """As `DeviceNetwork` has it. Raises BackendError when ONNX Runtime cannot run the graph on the GPU."""
         self.close()
         self._session = self._open(stream_handle)
-        binding, where = self._session.io_binding(), (self._device, self._index)
-        binding.bind_input(INPUT_NAME, *where, np.uint8, self._input_shape, image_address)
-        binding.bind_output(self._output_name, *where, self.output_dtype.type, list(self.output_shape), output_address)
+        where, output = (self._device, self._index), (self.output_dtype.type, list(self.output_shape))
+        try:
+            binding = self._session.io_binding()
+            binding.bind_input(INPUT_NAME, *where, np.uint8, self._input_shape, image_address)
+            binding.bind_output(self._output_name, *where, *output, output_address)
+        except Exception as error:  # onnxruntime's exception types are private
+            self.close()
+            version = self._ort.__version__
+            raise BackendError(
+                f"onnxruntime {version} cannot bind {self._model} to the {self._device}'s memory: {_first_line(error)}"
+            ) from error
         self._binding = binding
 
     def enqueue(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from ..bundle import Bundle
 from ..cuda.captured_network import CapturedNetwork
 from ..cuda.device import Device, first_line
 from ..cuda.paint import Paint
-from ..cuda.pipeline import FramePipeline
-from ..engine_store import Machine, obtain_engine
+from ..cuda.pipeline import FramePipeline, check_frame_path
+from ..engine_store import Engine, Machine, build_command, obtain_engine
 from ..errors import BackendError, UserError
 from ..segmentation import Segmentation
 from .interface import INPUT_NAME, Port, check_interface
@@ -91,33 +90,37 @@ class TensorRtBackend:
 
     def _open(self, bundle: Bundle, precision: str, *, build: bool, cuda_graph: bool) -> FramePipeline:
         library, device = load_library(self.name), self._device
-        machine = Machine(self.name, str(library.__version__), device.name, device.compute_capability)
+        check_frame_path(device, bundle.manifest)  # before the engine, which may take minutes
+        version = str(library.__version__)
+        machine = Machine(self.name, version, device.name, device.compute_capability, device.index)
         engine = obtain_engine(bundle, precision, machine, build=build)
         self.precision = bundle.manifest.precisions[0] if precision == "auto" else precision
-        network = TensorRtNetwork(library, engine, bundle, self.precision, device)
+        network = TensorRtNetwork(library, machine, engine, bundle, self.precision, device)
         self._network = CapturedNetwork(network) if cuda_graph else network
+        del engine  # its file's bytes: the library has its own by now
         return FramePipeline(device, self._network, bundle.manifest)
 
 
 class TensorRtNetwork:
     """A `DeviceNetwork`: an engine and its execution context, by the tensor-name API.
 
-    library: the imported module; engine: the file, already known to fit this machine, the bundle and the precision.
-    Raises BackendError when it cannot be opened, or takes and gives something else than model.json says.
+    library: the imported module; engine: known to fit this machine, the bundle and the precision.
+    Raises BackendError when it cannot be opened, or takes and gives something else than model.json says, and for a
+    library that is older than the API.
     """
 
-    def __init__(self, library: Any, engine: Path, bundle: Bundle, precision: str, device: Device):
+    def __init__(self, library: Any, machine: Machine, engine: Engine, bundle: Bundle, precision: str, device: Device):
         self.precision = precision
-        target = next(target for target, names in _MODULES.items() if library.__name__ in names)
-        self._title = f"{_TITLES[target]} {library.__version__}"
-        self._mending = f"fcn-build engine {bundle.path} --target {target} --precision {precision} --force"
-        self._logger: Any = _library_log(library)
+        self._title = f"{_TITLES[machine.library]} {machine.version}"
+        self._mending = build_command(bundle, precision, machine, engine.path)
+        self._logger: Any = None
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
         self._device, self._stream_handle = device, 0
         with device.current():
             try:
+                self._logger = _library_log(library)
                 self._open(library, engine)
                 ports = self._ports(library)
                 check_interface(bundle, *ports)
@@ -150,25 +153,29 @@ class TensorRtNetwork:
             self._engine = None
             self._runtime = None
 
-    def _open(self, library: Any, engine: Path) -> None:
+    def _open(self, library: Any, engine: Engine) -> None:
         try:
-            plan = engine.read_bytes()
             self._runtime = library.Runtime(self._logger)
-        except OSError as error:
-            raise BackendError(f"{engine} cannot be read ({error.strerror}); check its permissions.") from error
         except (TypeError, RuntimeError) as error:  # the binding's words for a runtime that could not be made
             raise BackendError(f"{self._title} does not start{self._reason() or f' ({first_line(error)})'}.") from error
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        self._engine = self._runtime.deserialize_cuda_engine(engine.plan)
         if self._engine is None:
-            raise BackendError(f"{self._title} cannot open {engine}{self._reason()}; compile it again: {self._mending}")
+            raise BackendError(
+                f"{self._title} cannot open {engine.path}{self._reason()}; compile it again: {self._mending}"
+            )
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise BackendError(
-                f"{self._title} cannot run {engine}{self._reason()}; the GPU's memory may be full: close other "
+                f"{self._title} cannot run {engine.path}{self._reason()}; the GPU's memory may be full: close other "
                 "programs on it, or choose a smaller model or precision."
             )
 
     def _ports(self, library: Any) -> tuple[list[Port], list[Port]]:
+        if not hasattr(self._engine, "num_io_tensors"):  # asked first: an AttributeError would hold the engine
+            raise BackendError(
+                f"{self._title} has no num_io_tensors and its like, which came with TensorRT 8.5; update it, or choose "
+                "another backend."
+            )
         engine, inputs, outputs = self._engine, [], []
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
@@ -190,11 +197,17 @@ def load_library(target: str) -> Any:
         raise UserError(f"{target!r} is no TensorRT; choose tensorrt or tensorrt_rtx.")
     for name in _MODULES[target]:
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
+            _ = module.__version__  # a folder that happens to be called so has none
+            return module
         except ModuleNotFoundError as error:  # noqa: PERF203 - two names
             if error.name != name:  # it is there, and something that it needs is not
                 raise _unloadable(target, error) from error
-        except (ImportError, OSError) as error:  # a shared library that is missing or of another machine
+        except (
+            ImportError,
+            OSError,
+            AttributeError,
+        ) as error:  # a shared library that is missing or of another machine
             raise _unloadable(target, error) from error
     raise UserError(f"{target} is not installed; {_MISSING[target]}.")
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import BackendError, UserError
-from ..user_cache import user_cache
+from ..user_cache import make_private, user_cache
 from .device import Device, Module, first_line
 
 _log = logging.getLogger(__name__)
@@ -77,6 +77,14 @@ def find_nvcc() -> Path:
     )
 
 
+def nvcc_version(nvcc: Path) -> str:
+    """What `nvcc --version` says, several lines. Raises BackendError when it does not run."""
+    version = _run([str(nvcc), "--version"])
+    if version.returncode != 0:
+        raise BackendError(f"{nvcc} does not run: {_first_error(version)}.")
+    return version.stdout
+
+
 def _cached(name: str) -> Path | None:
     try:
         return user_cache("kernels") / name
@@ -87,10 +95,7 @@ def _cached(name: str) -> Path | None:
 
 def _key(nvcc: Path, architecture: str) -> str:
     """Names what the machine code depends on: source, flags, architecture, and nvcc's word about its version."""
-    version = _run([str(nvcc), "--version"])
-    if version.returncode != 0:
-        raise BackendError(f"{nvcc} does not run: {_first_error(version)}.")
-    words = (*NVCC_FLAGS, architecture, version.stdout, SOURCE.read_text(encoding="utf-8"))
+    words = (*NVCC_FLAGS, architecture, nvcc_version(nvcc), SOURCE.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:32]
 
 
@@ -119,7 +124,7 @@ def _read(path: Path) -> bytes | None:
 def _write(path: Path, image: bytes) -> None:
     """Whole or not at all, for two programs may start at once; without a place to write, each start compiles."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         handle, staged = tempfile.mkstemp(dir=path.parent, suffix=".partial")
         try:
             with os.fdopen(handle, "wb") as file:

@@ -21,8 +21,8 @@ _log = logging.getLogger(__name__)
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda has no name for: no waiting for anybody's default stream
 _PYCUDA_MISSING = (
-    "pycuda is not installed; install it with: pip install 'fcnedge[tensorrt]', which compiles it and needs CUDA's "
-    "nvcc on PATH (JetPack has it in /usr/local/cuda/bin)."
+    "pycuda is not installed; install it with: pip install pycuda, which compiles it and needs CUDA's nvcc on PATH "
+    "(JetPack has it in /usr/local/cuda/bin)."
 )
 
 # By device index, for the length of the process.
@@ -47,6 +47,7 @@ class Device:
         handle = _open(driver, index)
         major, minor = handle.compute_capability()
         attribute = driver.device_attribute
+        self.index = index
         self.name: str = handle.name()
         self.compute_capability = f"{major}.{minor}"
         self.driver_version = _version(driver.get_driver_version())

@@ -31,6 +31,7 @@ class FramePlan:
     """Buffers and launches for frames of one size. Not thread-safe; close it with the GPU's context current.
 
     On an integrated GPU the kernels work in the CPU's memory, and there are no copies to make.
+    Raises, with nothing taken: UserError and BackendError as the launches of `geometry`, BackendError for full memory.
     """
 
     def __init__(
@@ -42,20 +43,19 @@ class FramePlan:
         self._closing = contextlib.ExitStack()
         self._paint: tuple[Paint, _Bound] | None = None
         self._has_scores = manifest.head.kind == "bilinear"
+        # First what may be refused, then the memory.
+        preprocess = preprocess_launch(manifest, frame_size)
+        labels = labels_launch(manifest, frame_size, network.output_dtype) if self._has_scores else None
         try:
             self._take_memory(network)
         except BaseException:
             self.close()
             raise
-        self._preprocess = self._bound(
-            preprocess_launch(manifest, frame_size),
-            (np.uintp(self._frame_address), np.int32(3 * frame_size[1]), np.uintp(network.image.address)),
-        )
-        if self._has_scores:
-            self._labels = self._bound(
-                labels_launch(manifest, frame_size, network.output_dtype),
-                (np.uintp(network.output.address), np.uintp(self._labels_address)),
-            )
+        pointers = np.uintp(self._frame_address), np.int32(3 * frame_size[1]), np.uintp(network.image.address)
+        self._preprocess = self._bound(preprocess, pointers)
+        self._labels: _Bound | None = None
+        if labels is not None:
+            self._labels = self._bound(labels, (np.uintp(network.output.address), np.uintp(self._labels_address)))
 
     @property
     def frame(self) -> np.ndarray:
@@ -78,7 +78,7 @@ class FramePlan:
 
     def label(self, stream: Stream) -> None:
         """Scores to labels at the frame's size; nothing where the graph has done it."""
-        if self._has_scores:
+        if self._labels is not None:
             self._labels.launch(stream)
 
     def overlay(self, paint: Paint, table: PaintTable, stream: Stream) -> None:

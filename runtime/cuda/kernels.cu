@@ -215,8 +215,8 @@ static __device__ int drop_classes(Corners &scores, unsigned char *ids, int clas
 // Error of one interpolated score, in units of M * 2^-24 with M the largest magnitude of a score left: weights 3 (an
 // integer made float, a reciprocal, a product), so 2 + 2 * 3 + 2 + 1 = 11 for `top` and `bottom`; their difference
 // 2 * 11 + 2, times the weight another 2 * 3 + 2, plus `top` and the last sum: below 46. Two scores: below 92, and
-// terms of second order far below 1. `doubt` is 128 of them, plus what subnormal numbers lose. Infinite or NaN after an
-// overflow start the largest float: the comparison fails, and float64 decides.
+// terms of second order far below 1. `doubt` is 128 of them, plus what subnormal numbers lose. A score that is infinite
+// or NaN after an overflow, of whatever class, or too large to tell, leaves the pixel to float64.
 static __device__ int quick_label(const Corners &scores, int left, float across, float down, float doubt)
 {
     float best = 0.0f, second = 0.0f;
@@ -225,6 +225,8 @@ static __device__ int quick_label(const Corners &scores, int left, float across,
         const float top = scores[0][k] + across * (scores[1][k] - scores[0][k]);
         const float bottom = scores[2][k] + across * (scores[3][k] - scores[2][k]);
         const float score = top + down * (bottom - top);
+        if (!(fabsf(score) <= 1.0e37f)) // so for NaN, which fmaxf and > would pass over
+            return -1;
         if (k == 0) {
             best = score;
             second = -LARGEST_FLOAT;
@@ -236,7 +238,7 @@ static __device__ int quick_label(const Corners &scores, int left, float across,
             second = fmaxf(second, score);
         }
     }
-    return best <= 1.0e37f && second >= -1.0e37f && best - second > doubt ? label : -1;
+    return best - second > doubt ? label : -1;
 }
 
 // Rule 3 of head.py, operation by operation: float64 differences to the lowest class left.

@@ -24,6 +24,7 @@ from ..segmentation import Segmentation, check_frame
 from .compiler import load_kernels
 from .device import Device, Event, HostBuffer, Module, Stream, first_line
 from .frame_plan import FramePlan, NetworkBuffers, PaintTable
+from .geometry import labels_launch, preprocess_launch
 from .network import DeviceNetwork
 from .paint import Paint
 
@@ -31,18 +32,31 @@ GPU_STAGES = ("upload", "preprocess", "network", "labels", "overlay", "download"
 """Keys of `Segmentation.gpu_ms`, in the order of the stream. What a labels head gives is resized on the CPU."""
 NOT_FINITE = 255
 """What scores_to_labels gives where scores are not finite; no class has this id."""
+FRAME_SIZES = 4
+"""How many sizes of frames keep their memory at a time: as many cameras may take turns."""
 
 _log = logging.getLogger(__name__)
 
 
-class FramePipeline:
-    """Runs one network on frames of any size. Thread-safe: calls take turns.
+def check_frame_path(device: Device, manifest: Manifest) -> None:
+    """Raise what `FramePipeline` would for this GPU and this bundle, whatever the network.
 
-    Memory of the GPU is taken for the first frame and when the size of the frames changes, at no other time; what else
-    a call allocates is the caller's own mask, and with `out` not even that.
+    For those whose network takes minutes to get: kernels that had to be compiled for this lie in the cache afterwards.
+    Raises BackendError and UserError as `load_kernels` does, BackendError for a head that the kernels cannot upsample.
+    """
+    _check_geometry(manifest)
+    load_kernels(device).close()
+
+
+class FramePipeline:
+    """Runs one network on frames of up to 16384 pixels a side. Thread-safe: calls take turns.
+
+    Memory of the GPU is taken for the first frame of a size and at no other time, and kept for the last FRAME_SIZES
+    sizes that came, for fewer where it is scarce; what else a call allocates is the caller's own mask, and with `out`
+    not even that.
 
     device: stays its opener's to close, after the pipeline. network: belongs to the pipeline from here on, which
-    closes it, also when this raises: BackendError and UserError as `load_kernels`, BackendError when memory is full.
+    closes it, also when this raises: as `check_frame_path`, and BackendError when memory is full.
     manifest: of the network's bundle.
     """
 
@@ -52,7 +66,7 @@ class FramePipeline:
         self._size = (manifest.input.height, manifest.input.width)
         self._palette = np.array(manifest.palette, np.uint8)
         self._labels_head = LabelsHead(len(manifest.classes)) if manifest.head.kind == "labels" else None
-        self._plan: FramePlan | None = None
+        self._plans: dict[tuple[int, int], FramePlan] = {}  # by the frame's size, the one used last at the end
         self._host_io: tuple[HostBuffer, HostBuffer] | None = None
         self._interrupted = False
         self._closed, self._closing, self._infer_buffers = False, contextlib.ExitStack(), contextlib.ExitStack()
@@ -70,8 +84,8 @@ class FramePipeline:
         """The mask of a frame at the frame's own size, with the times of its stages on the GPU (`GPU_STAGES`).
 
         frame: (H, W, 3) uint8 BGR, any memory layout, left as it is. out: (H, W) uint8 to write the mask into; None:
-        a new array. paint: give the overlay as well, a new array. Raises UserError for another kind of frame or `out`,
-        BackendError when closed and when the GPU fails.
+        a new array. paint: give the overlay as well, a new array. Raises UserError for another kind of frame or `out`
+        and for more than 16384 pixels a side, BackendError when closed and when the GPU fails.
         """
         check_frame(frame)
         frame_size = (frame.shape[0], frame.shape[1])
@@ -123,6 +137,7 @@ class FramePipeline:
 
     def _open(self) -> None:
         device, network = self._device, self._network
+        _check_geometry(self._manifest)
         self._stream: Stream = self._own(device.stream())
         self._events: list[Event] = [self._own(device.event()) for _ in range(len(GPU_STAGES) + 1)]
         self._kernels: Module = self._own(load_kernels(device))
@@ -134,7 +149,7 @@ class FramePipeline:
             network.output_dtype,
         )
         self._table: PaintTable = self._own(PaintTable(device, self._manifest))
-        self._closing.callback(self._drop_plan)
+        self._closing.callback(self._drop_plans)
         self._closing.callback(self._infer_buffers.close)
         self._closing.callback(self._network_closing.close)  # before the stream and the buffers that it knows
         self._closing.callback(self._settle)  # called first: nothing is freed under a kernel that runs
@@ -149,15 +164,25 @@ class FramePipeline:
             self._stream.synchronize()
 
     def _plan_for(self, frame_size: tuple[int, int]) -> FramePlan:
-        if self._plan is None or self._plan.frame_size != frame_size:
-            self._drop_plan()
-            self._plan = FramePlan(self._device, self._kernels, self._manifest, self._buffers, frame_size)
-        return self._plan
+        plan = self._plans.pop(frame_size, None) or self._new_plan(frame_size)
+        self._plans[frame_size] = plan
+        return plan
 
-    def _drop_plan(self) -> None:
-        plan, self._plan = self._plan, None
-        if plan is not None:
-            plan.close()
+    def _new_plan(self, frame_size: tuple[int, int]) -> FramePlan:
+        while len(self._plans) >= FRAME_SIZES:
+            self._plans.pop(next(iter(self._plans))).close()
+        parts = self._device, self._kernels, self._manifest, self._buffers
+        if self._plans:
+            with contextlib.suppress(BackendError):  # full, perhaps of the other sizes
+                return FramePlan(*parts, frame_size)
+            self._drop_plans()
+        return FramePlan(*parts, frame_size)
+
+    def _drop_plans(self) -> None:
+        plans, self._plans = self._plans, {}
+        with contextlib.ExitStack() as closing:  # all of them, whatever fails
+            for plan in plans.values():
+                closing.callback(plan.close)
 
     def _host_buffers(self) -> tuple[HostBuffer, HostBuffer]:
         """Host memory for `infer`, which most applications never call."""
@@ -223,6 +248,14 @@ class FramePipeline:
     def _gpu_ms(self) -> dict[str, float]:
         pairs = zip(self._events, self._events[1:], strict=False)
         return {name: later.ms_since(earlier) for name, (earlier, later) in zip(GPU_STAGES, pairs, strict=True)}
+
+
+def _check_geometry(manifest: Manifest) -> None:
+    """Refuse a bundle that the kernels cannot serve; frames of the network's own size stand for all."""
+    size = manifest.input.height, manifest.input.width
+    preprocess_launch(manifest, size)
+    if manifest.head.kind == "bilinear":
+        labels_launch(manifest, size, np.float32)
 
 
 def _check_out(out: np.ndarray | None, frame_size: tuple[int, int]) -> None:

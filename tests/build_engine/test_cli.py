@@ -432,8 +432,8 @@ def test_doctor_writes_its_findings(capsys, tmp_path):
     out, error = capsys.readouterr()
     assert error == ""
     result = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert tuple(result) == ("system", "backends", "jobs")
-    for finding in (*result["backends"], *result["jobs"]):
+    assert tuple(result) == ("system", "backends", "gpu", "jobs")
+    for finding in (*result["backends"], *result["gpu"], *result["jobs"]):
         assert set(finding) == {"name", "works", "found", "fix"}
         assert finding["name"] in out
 

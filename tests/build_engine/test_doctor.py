@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from fcnedge.runtime.engine_sidecar import TARGETS
 
 def finding(name: str) -> Finding:
     report = examine()
-    (found,) = [each for each in (*report.backends, *report.jobs) if each.name == name]
+    (found,) = [each for each in (*report.backends, *report.gpu, *report.jobs) if each.name == name]
     return found
 
 
@@ -84,17 +85,20 @@ def test_onnxruntime_that_is_installed_but_broken_does_not_work(tmp_path):
     assert found["fix"] == "pip install 'fcnedge[cpu]'"
 
 
-def doctor(statement: str, folder: Path) -> dict:
+def doctor(statement: str, folder: Path, **environment: str) -> dict:
     """Run the whole command in a fresh Python that found `folder` first on its path, and ran `statement` before."""
     program = f"import sys\nsys.path.insert(0, sys.argv.pop(1))\n{statement}\nfrom fcnedge.build_engine import cli\n"
     command = [sys.executable, "-c", f"{program}sys.exit(cli.main())", str(folder), "doctor"]
-    done = subprocess.run([*command, "--json", folder / "r.json"], capture_output=True, text=True, check=False)
+    command += ["--json", str(folder / "r.json")]
+    variables = os.environ | environment
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads((folder / "r.json").read_text(encoding="utf-8")) | {"printed": done.stdout}
 
 
 def test_doctor_works_where_nothing_heavy_is_installed(tmp_path):
     heavy = ("openvino", "onnxruntime", "cv2", "tensorflow", "keras", "onnx", "onnx_ir", "tf2onnx", "safetensors")
+    heavy += ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda")
     report = doctor(f"sys.modules.update(dict.fromkeys({heavy!r}))", tmp_path)
     assert report["system"]["fcnedge"] == importlib.metadata.version("fcnedge")
     assert not any(found["works"] for found in report["backends"])
@@ -104,6 +108,95 @@ def test_doctor_works_where_nothing_heavy_is_installed(tmp_path):
         if line.startswith("build bundles"):
             assert "  no  " in line
             assert line.endswith("pip install 'fcnedge[build]'")
+
+
+PYCUDA = """
+class Error(Exception): ...
+def init(): ...
+def get_version(): return 13, 0, 0
+def get_driver_version(): return 13010
+"""
+RTX = "__version__ = '1.7.1.116'"
+NVCC = "#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'"
+
+
+def gpu_machine(folder: Path, *, gpu: bool = True, nvcc: str = NVCC, **modules: str) -> dict[str, dict]:
+    """The doctor's rows on a machine whose driver shows an RTX 3090, or nothing, with these modules and this nvcc."""
+    for name, text in modules.items():
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("" if name == "pycuda" else text)
+        if name == "pycuda":
+            (folder / name / "driver.py").write_text(text)
+    (folder / "bin").mkdir()
+    if nvcc:
+        (folder / "bin" / "nvcc").write_text(nvcc)
+        (folder / "bin" / "nvcc").chmod(0o755)
+    shown = "Gpu('NVIDIA GeForce RTX 3090', '8.6')" if gpu else "None"
+    statement = (
+        "from fcnedge.build_engine import doctor\nfrom fcnedge.build_engine.engines.gpu import Gpu\n"
+        f"doctor.current_gpu = lambda: {shown}\n"
+        "from fcnedge.runtime.cuda import compiler\n"
+        f"compiler._DEFAULT_CUDA = {str(folder / 'none')!r}\n"
+        "for name in ('tensorrt', 'tensorrt_rtx_bindings', 'pycuda', 'pycuda.driver'):\n"
+        f"    if name.partition('.')[0] not in {tuple(modules)}: sys.modules[name] = None\n"
+    )
+    report = doctor(statement, folder, PATH=f"{folder / 'bin'}:/usr/bin:/bin", CUDA_HOME=str(folder / "none"))
+    return {found["name"]: found for found in (*report["backends"], *report["gpu"])}
+
+
+def test_gpu_backends_work_where_library_driver_pycuda_and_nvcc_do(tmp_path):
+    ort = "__version__ = '1.31.1'\ndef get_available_providers(): return ['CUDAExecutionProvider']"
+    rows = gpu_machine(tmp_path, pycuda=PYCUDA, tensorrt_rtx=RTX, onnxruntime=ort)
+    for name, found in (
+        ("NVIDIA driver and GPU", "NVIDIA GeForce RTX 3090 (compute capability 8.6)"),
+        ("pycuda", "compiled with CUDA 13.0"),
+        ("nvcc", f"{tmp_path}/bin/nvcc Cuda compilation tools, release 13.0, V13.0.88"),
+        ("tensorrt_rtx", "1.7.1.116"),
+        ("onnxruntime_cuda", "1.31.1 with CUDAExecutionProvider"),
+    ):
+        assert rows[name] == {"name": name, "works": True, "found": found, "fix": ""}
+    assert not rows["tensorrt"]["works"]
+    assert rows["tensorrt"]["found"] == "tensorrt is not installed"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "row", "found", "fix"),
+    [
+        ({"gpu": False}, "NVIDIA driver and GPU", "no driver, or none that shows a GPU", "install or update"),
+        ({"pycuda": None}, "pycuda", "pycuda is not installed", "pip install pycuda"),
+        (
+            {"pycuda": "raise ImportError('libcurand.so.10: cannot open')"},
+            "pycuda",
+            "pycuda is installed but cannot be loaded (libcurand.so.10: cannot open)",
+            "pip install --force-reinstall --no-cache-dir pycuda",
+        ),
+        (
+            {"pycuda": "raise ImportError('libcuda.so.1: cannot open')"},
+            "pycuda",
+            "there is no NVIDIA driver here, pycuda cannot be loaded (libcuda.so.1: cannot open)",
+            "install or update",
+        ),
+        ({"nvcc": ""}, "nvcc", "CUDA's compiler nvcc is not found, and", "export PATH=/usr/local/cuda/bin:$PATH"),
+        ({"nvcc": "#!/bin/sh\nexit 3"}, "nvcc", "nvcc does not run: it ended with exit code 3.", "export PATH"),
+    ],
+)
+def test_what_the_gpu_path_lacks_is_named_there_and_at_each_backend(tmp_path, lacking, row, found, fix):
+    """A library that is installed is not enough."""
+    machine = {"pycuda": PYCUDA, "tensorrt_rtx": RTX} | lacking
+    rows = gpu_machine(tmp_path, **{name: value for name, value in machine.items() if value is not None})
+    assert not rows[row]["works"]
+    assert found in rows[row]["found"]
+    assert rows[row]["fix"].startswith(fix)
+    backend = rows["tensorrt_rtx"]
+    assert (backend["works"], backend["fix"]) == (False, rows[row]["fix"])
+    assert backend["found"] == f"1.7.1.116, but {row}: {rows[row]['found']}"
+
+
+def test_onnxruntime_without_cuda_names_the_wheel_that_has_it(tmp_path):
+    ort = "__version__ = '1.31.1'\ndef get_available_providers(): return ['CPUExecutionProvider']"
+    row = gpu_machine(tmp_path, pycuda=PYCUDA, onnxruntime=ort)["onnxruntime_cuda"]
+    assert (row["works"], row["found"]) == (False, "1.31.1 has no CUDAExecutionProvider")
+    assert row["fix"] == "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ def at(*path: str, value: Any = ...) -> Callable[[dict[str, Any]], None]:
         (at("tensors", "dead/Relu:0", "threshold", value=1), "threshold must be positive, or 0 with minimum and max"),
         (at("versions", value={"numpy": 2}), "versions: numpy must be a printable text"),
         (at("versions"), "versions must be an object, got nothing"),
+        (at("versions", value={"\x1b[2J": "1"}), r"versions: '\x1b[2J' is not a package name"),
+        (at("versions", value={"x" * 501: "1"}), "is not a package name"),
     ],
 )
 def test_wrong_field_is_refused_by_its_name(spoil, complaint):

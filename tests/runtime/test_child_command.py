@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -142,8 +143,31 @@ def test_child_that_was_killed_lacked_memory_most_likely():
 
 
 def test_program_that_is_not_there_is_a_users_error():
-    with pytest.raises(UserError, match=r"^fcn-test cannot be started \(No such file or directory\); "):
+    with pytest.raises(UserError) as caught:
         run_child(["/nowhere/python"], NAME)
+    assert str(caught.value) == (
+        "fcn-test cannot be started (No such file or directory); check that /nowhere/python is there and may be used."
+    )
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOSPC, errno.EAGAIN])
+def test_only_what_is_full_is_to_be_freed(monkeypatch, number):
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(number, "what the system says", "/a/path")
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    with pytest.raises(UserError, match=r"\(what the system says\); free some memory and disk space\.$"):
+        run_child(python(""), NAME)
+
+
+def test_place_for_temporary_files_that_cannot_be_used_is_named(tmp_path: Path):
+    """In a process of its own: Python looks for the place once."""
+    program = "import tempfile\ntempfile._candidate_tempdir_list = lambda: ['/nowhere']\n"
+    done = subprocess.run([sys.executable, "-c", program + SHOW, "pass"], capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("caught fcn-test cannot be started (No usable temporary directory found in ")
+    assert done.stderr.endswith(
+        "; check that the folder for temporary files can be written to, or set TMPDIR to another.\n"
+    )
 
 
 def test_python_that_does_not_know_its_program_is_a_users_error(monkeypatch):
@@ -153,7 +177,44 @@ def test_python_that_does_not_know_its_program_is_a_users_error(monkeypatch):
         python_module("a.b")
 
 
+@pytest.mark.parametrize("executable", ["/opt/robot/robot", "/usr/bin/uwsgi", "/opt/blender-4.2"])
+def test_application_that_embeds_python_is_not_started_again(monkeypatch, executable):
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(UserError, match=r"^this process is .* and no Python that could start a\.b; run it beforehand"):
+        python_module("a.b")
+
+
+def test_frozen_application_is_not_started_again(monkeypatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(UserError, match=r"and no Python that could start a\.b"):
+        python_module("a.b")
+
+
+@pytest.mark.parametrize("name", ["python", "python3.12", "Python", "pypy3.10", "python3-dbg", "pythonw.exe"])
+def test_every_python_is_known(monkeypatch, name):
+    monkeypatch.setattr(sys, "executable", f"/somewhere/{name}")
+    assert python_module("a.b") == [f"/somewhere/{name}", "-m", "a.b"]
+
+
 # --- where it runs
+
+
+def test_relative_pythonpath_means_the_same_folders(tmp_path: Path, monkeypatch):
+    """And what was no folder but the current one is not its: see the next test."""
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "only_here.py").write_text("")
+    (tmp_path / "not_here.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"inside{os.pathsep}")
+    run_child(python("import only_here"), NAME)
+    assert failure("import not_here").startswith("fcn-test failed with exit code 1")
+
+
+def test_variables_are_set_beside_ours(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("OURS", "1")
+    place = tmp_path / "place"
+    run_child(python(f"open({str(place)!r}, 'w').write(os.environ['OURS'] + os.environ['ITS'])"), NAME, {"ITS": "2"})
+    assert place.read_text() == "12"
 
 
 def test_modules_of_the_current_folder_are_not_its(tmp_path: Path, monkeypatch):

@@ -57,6 +57,19 @@ assert words == ["one", "tw\\ufffd"], words"""
     assert (done.returncode, done.stderr) == (0, "after\n")
 
 
+def test_process_that_keeps_the_descriptor_is_not_waited_for():
+    """As a library's helper process does that it has started and that goes on: it holds a copy of descriptor 2."""
+    body = """
+import os
+with captured_stderr() as words:
+    kept = os.dup(2)
+    os.write(2, b"one\\n")
+os.write(2, b"after\\n")
+assert words == ["one"], words"""
+    done = in_its_own_process(body, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "after\n")
+
+
 def test_what_an_error_ends_is_captured_too():
     body = """
 import os

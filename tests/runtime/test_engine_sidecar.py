@@ -112,6 +112,17 @@ def test_each_wrong_field_is_refused_in_one_sentence(field: str, value: Any):
     assert field in sentence
 
 
+@pytest.mark.parametrize("field", ["layers", "graph"])
+@pytest.mark.parametrize("name", ["\x1b[2J", "x" * 5000, ""])
+def test_names_that_a_sidecar_chooses_are_checked_and_never_printed_raw(field: str, name: str):
+    value = {"layers": 1, "graph": "ab" * 32}[field]
+    with pytest.raises(BundleError, match="is not a ") as caught:
+        parse_sidecar(edited(**{field: {name: value}}), "x.engine.json")
+    assert str(caught.value).startswith(f"x.engine.json: {field}: '")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+
+
 def test_inspection_without_layers_is_refused():
     with pytest.raises(BundleError, match="inspected_by must be null where layers is null"):
         parse_sidecar(edited(layers=None), "x.engine.json")

@@ -8,6 +8,8 @@ import importlib.util
 import json
 import logging
 import os
+import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,9 +18,10 @@ from types import ModuleType
 
 import pytest
 
+from fcnedge.build_engine import cli as build_cli
 from fcnedge.runtime import Bundle
 from fcnedge.runtime.engine_sidecar import EngineSidecar, TensorSpec, read_sidecar, sidecar_path
-from fcnedge.runtime.engine_store import Machine, find_engine, name_for, obtain_engine
+from fcnedge.runtime.engine_store import Machine, build_command, find_engine, name_for, obtain_engine
 from fcnedge.runtime.errors import BackendError, BundleError
 
 ORIN = Machine("tensorrt", "10.3.0", "Orin", "8.7")
@@ -95,8 +98,9 @@ def refusal(bundle: Bundle, precision: str = "int8", machine: Machine = ORIN) ->
     return sentence
 
 
-def mending(bundle: Bundle, precision: str = "int8", target: str = "tensorrt") -> str:
-    return f"; compile one for this machine: fcn-build engine {bundle.path} --target {target} --precision {precision}"
+def mending(bundle: Bundle, precision: str = "int8", target: str = "tensorrt", sm: str = "") -> str:
+    words = f"fcn-build engine {bundle.path} --target {target} --precision {precision}{sm and f' --sm {sm}'}"
+    return f"; compile one for this machine: {words}"
 
 
 # --- the engine that fits
@@ -104,36 +108,46 @@ def mending(bundle: Bundle, precision: str = "int8", target: str = "tensorrt") -
 
 def test_engine_of_this_library_gpu_and_graph_is_taken(bundle: Bundle):
     engine = add_engine(bundle)
-    assert find_engine(bundle, "int8", ORIN) == engine
-    assert obtain_engine(bundle, "int8", ORIN) == engine
+    assert find_engine(bundle, "int8", ORIN).path == engine
+    assert obtain_engine(bundle, "int8", ORIN).path == engine
+
+
+def test_bytes_that_were_verified_are_the_ones_that_are_given(bundle: Bundle):
+    """Whoever replaces the file afterwards, with whatever sidecar, changes nothing of them."""
+    path = add_engine(bundle)
+    verified = path.read_bytes()
+    found = find_engine(bundle, "int8", ORIN)
+    path.write_bytes(b"something else")
+    assert (found.path, found.plan) == (path, verified)
+    assert hashlib.sha256(found.plan).hexdigest() == read_sidecar(path).sha256
 
 
 def test_auto_is_the_most_exact_graph_as_for_every_backend(bundle: Bundle):
     add_engine(bundle, precision="fp16")
     engine = add_engine(bundle, precision="fp32")
-    assert find_engine(bundle, "auto", ORIN) == engine
+    assert find_engine(bundle, "auto", ORIN).path == engine
 
 
 def test_engine_is_known_by_its_sidecar_and_not_by_its_name(bundle: Bundle):
     add_engine(bundle, version="10.13.3.9")
     engine = add_engine(bundle, name="mine.plan")
-    assert find_engine(bundle, "int8", ORIN) == engine
+    assert find_engine(bundle, "int8", ORIN).path == engine
 
 
 def test_one_rtx_engine_serves_every_compute_capability_in_its_list(bundle: Bundle):
     engine = add_engine(bundle, RTX_3090, compute_capabilities=("8.6", "8.9", "12.0"))
-    assert find_engine(bundle, "int8", RTX_3090) == engine
+    assert find_engine(bundle, "int8", RTX_3090).path == engine
     other = dataclasses.replace(RTX_3090, gpu="NVIDIA GeForce RTX 5090", compute_capability="12.0")
-    assert find_engine(bundle, "int8", other) == engine
+    assert find_engine(bundle, "int8", other).path == engine
 
 
 def test_gpu_of_another_name_is_warned_of_and_taken(bundle: Bundle, caplog):
     engine = add_engine(bundle, gpu="Orin NX")
-    assert find_engine(bundle, "int8", ORIN) == engine
+    assert find_engine(bundle, "int8", ORIN).path == engine
     assert f"{engine} was compiled on Orin NX; this is TensorRT 10.3.0 on Orin" in caplog.text
     caplog.clear()
     same = add_engine(bundle, name="z.engine")
-    assert find_engine(bundle, "int8", ORIN) == same
+    assert find_engine(bundle, "int8", ORIN).path == same
     assert caplog.text == ""
 
 
@@ -143,7 +157,7 @@ def test_engine_in_the_users_cache_is_found(bundle: Bundle, cache: Path):
     add_engine(bundle, folder=cache / ("0" * 32))
     assert "has no int8 engine" in refusal(bundle)
     engine = add_engine(bundle, folder=cache / key)
-    assert find_engine(bundle, "int8", ORIN) == engine
+    assert find_engine(bundle, "int8", ORIN).path == engine
 
 
 def test_bundles_own_engine_is_found_by_a_user_without_home(bundle: Bundle, monkeypatch):
@@ -153,7 +167,7 @@ def test_bundles_own_engine_is_found_by_a_user_without_home(bundle: Bundle, monk
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", nowhere)
     engine = add_engine(bundle)
-    assert find_engine(bundle, "int8", ORIN) == engine
+    assert find_engine(bundle, "int8", ORIN).path == engine
 
 
 @pytest.mark.parametrize(
@@ -182,7 +196,7 @@ def test_graph_is_the_one_that_its_route_compiles(tmp_path: Path, route, precisi
     for name, value in hashes.items():
         add_engine(bundle, precision=precision, route=route, graph={name: value})
         if name == graph:
-            assert find_engine(bundle, precision, ORIN).exists()
+            assert find_engine(bundle, precision, ORIN).path.exists()
         else:
             assert f"another graph than the bundle's {graph};" in refusal(bundle, precision)
 
@@ -194,7 +208,7 @@ def test_engine_of_a_graph_that_only_tensorrt_reads_is_taken(bundle: Bundle):
     (bundle.path / "model.json").write_text(json.dumps(manifest))
     bundle = Bundle.load(bundle.path)
     engine = add_engine(bundle)
-    assert find_engine(bundle, "int8", ORIN) == engine
+    assert find_engine(bundle, "int8", ORIN).path == engine
     add_engine(bundle, route="builder flags")
     assert f"{engine} was compiled from a graph, by builder flags, that the bundle does not hold;" in refusal(bundle)
 
@@ -207,7 +221,7 @@ def test_weights_beside_the_graph_count(tmp_path: Path):
     bundle = Bundle.load(folder)
     hashes = {name: spec.sha256 for name, spec in bundle.manifest.files.items()}
     engine = add_engine(bundle, precision="fp32", graph=hashes)
-    assert find_engine(bundle, "fp32", ORIN) == engine
+    assert find_engine(bundle, "fp32", ORIN).path == engine
     add_engine(bundle, precision="fp32", graph={**hashes, "model.fp32.onnx.data": "0" * 64})
     assert "was compiled from another graph than the bundle's model.fp32.onnx" in refusal(bundle, "fp32")
     add_engine(bundle, precision="fp32", graph={"model.fp32.onnx": hashes["model.fp32.onnx"]})
@@ -228,7 +242,7 @@ def test_engines_of_another_precision_library_or_for_the_dla_are_no_near_miss(bu
     add_engine(bundle, RTX_3090)
     add_engine(bundle, name="dla.engine", dla=True)
     assert refusal(bundle).startswith(f"{bundle.path} has no int8 engine for TensorRT 10.3.0 on Orin")
-    assert refusal(bundle, "fp16", RTX_3090).endswith(mending(bundle, "fp16", "tensorrt_rtx"))
+    assert refusal(bundle, "fp16", RTX_3090).endswith(mending(bundle, "fp16", "tensorrt_rtx", "8.6"))
 
 
 def test_engine_of_another_gpu_is_refused(bundle: Bundle):
@@ -252,6 +266,39 @@ def test_engine_of_another_version_is_refused(bundle: Bundle, version):
     assert refusal(bundle) == (
         f"{engine} was compiled by TensorRT {version} where this machine has 10.3.0{mending(bundle)} --force"
     )
+
+
+def test_command_replaces_what_lies_where_it_writes_and_nothing_else(bundle: Bundle):
+    """An engine for several GPUs is not there, and a sidecar alone is: fcn-build refuses to write over either."""
+    add_engine(bundle, RTX_3090, name="int8.tensorrt_rtx.sm80-sm86.engine", version="1.0")
+    assert refusal(bundle, machine=RTX_3090).endswith(mending(bundle, target="tensorrt_rtx", sm="8.6"))
+    engine = add_engine(bundle, RTX_3090, version="1.0")
+    assert refusal(bundle, machine=RTX_3090).endswith(mending(bundle, target="tensorrt_rtx", sm="8.6") + " --force")
+    engine.unlink()
+    assert refusal(bundle, machine=RTX_3090).endswith(mending(bundle, target="tensorrt_rtx", sm="8.6") + " --force")
+
+
+def test_command_for_a_certain_file_writes_that_file(bundle: Bundle):
+    output = bundle.path / "engines" / "my engine"
+    command = f"fcn-build engine {bundle.path} --target tensorrt --precision int8 --output '{output}'"
+    assert build_command(bundle, "int8", ORIN, output) == command
+    add_engine(bundle, name="my engine")
+    assert build_command(bundle, "int8", ORIN, output) == f"{command} --force"
+
+
+@pytest.mark.parametrize(("visible", "chosen"), [(None, "1"), ("2, GPU-8a1f", "GPU-8a1f")])
+def test_command_for_another_gpu_than_the_first_chooses_it(bundle: Bundle, monkeypatch, visible, chosen):
+    set_visible(monkeypatch, visible)
+    second = dataclasses.replace(ORIN, index=1)
+    assert f"; compile one for this machine: CUDA_VISIBLE_DEVICES={chosen} fcn-build engine {bundle.path} " in refusal(
+        bundle, machine=second
+    )
+
+
+def set_visible(monkeypatch: pytest.MonkeyPatch, visible: str | None) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
 
 def test_engine_of_another_graph_is_refused(bundle: Bundle):
@@ -279,8 +326,16 @@ def test_truncated_engine_is_refused(bundle: Bundle, kept):
     )
 
 
-@pytest.mark.parametrize("data", [b"enginE None", b"engine None and more"])
-def test_changed_engine_is_refused(bundle: Bundle, data):
+def test_engine_that_has_grown_is_refused(bundle: Bundle):
+    engine = add_engine(bundle)
+    engine.write_bytes(b"engine None and more")
+    assert refusal(bundle).startswith(
+        f"{engine} was changed after it was compiled: it has more than the 11 bytes that its sidecar says;"
+    )
+
+
+def test_changed_engine_is_refused(bundle: Bundle):
+    data = b"enginE None"
     engine = add_engine(bundle)
     engine.write_bytes(data)
     starts = hashlib.sha256(data).hexdigest()[:12]
@@ -292,7 +347,7 @@ def test_changed_engine_is_refused(bundle: Bundle, data):
 def test_whole_engine_is_taken_where_another_is_cut_off(bundle: Bundle):
     add_engine(bundle, name="a.engine").write_bytes(b"")
     engine = add_engine(bundle, name="b.engine")
-    assert find_engine(bundle, "int8", ORIN) == engine
+    assert find_engine(bundle, "int8", ORIN).path == engine
 
 
 def test_engine_without_sidecar_is_refused(bundle: Bundle):
@@ -345,7 +400,7 @@ def names_in(folder: Path) -> list[str]:
 def test_missing_engine_is_compiled_into_the_bundle_and_found_from_then_on(
     rtx: Machine, bundle: Bundle, precision, caplog, capfd
 ):
-    engine = obtain_engine(bundle, precision, rtx)
+    engine = obtain_engine(bundle, precision, rtx).path
     assert engine == bundle.path / "engines" / f"{precision}.tensorrt_rtx-{rtx.version}.sm86.engine"
     sidecar = read_sidecar(engine)
     assert (sidecar.library, sidecar.version) == ("tensorrt_rtx", rtx.version)
@@ -356,7 +411,7 @@ def test_missing_engine_is_compiled_into_the_bundle_and_found_from_then_on(
     assert capfd.readouterr() == ("", "")
     before = engine.stat().st_mtime_ns
     caplog.clear()
-    assert obtain_engine(bundle, precision, rtx) == find_engine(bundle, precision, rtx) == engine
+    assert obtain_engine(bundle, precision, rtx).path == find_engine(bundle, precision, rtx).path == engine
     assert (engine.stat().st_mtime_ns, caplog.text) == (before, "")
     assert Bundle.load(bundle.path).manifest == bundle.manifest
 
@@ -366,15 +421,15 @@ def test_bundle_may_have_a_relative_path_and_spaces(rtx: Machine, tmp_path: Path
     monkeypatch.chdir(tmp_path)
     bundle = Bundle.load(Path("-my model"))
     assert "fcn-build engine '-my model' --target" in refusal(bundle, "fp32", rtx)
-    assert obtain_engine(bundle, "fp32", rtx).parent == Path("-my model/engines")
+    assert obtain_engine(bundle, "fp32", rtx).path.parent == Path("-my model/engines")
 
 
 def test_engine_that_is_cut_off_is_compiled_again(rtx: Machine, bundle: Bundle):
-    engine = obtain_engine(bundle, "fp32", rtx)
+    engine = obtain_engine(bundle, "fp32", rtx).path
     whole = engine.read_bytes()
     engine.write_bytes(whole[: len(whole) // 2])
     assert "is cut off" in refusal(bundle, "fp32", rtx)
-    assert obtain_engine(bundle, "fp32", rtx) == engine
+    assert obtain_engine(bundle, "fp32", rtx).path == engine
     assert engine.stat().st_size == read_sidecar(engine).bytes
 
 
@@ -382,10 +437,12 @@ def test_bundle_that_cannot_be_written_to_keeps_its_engines_in_the_users_cache(
     rtx: Machine, bundle: Bundle, cache: Path
 ):
     (bundle.path / "engines").write_text("not a folder")  # in this way even root cannot write there
-    engine = obtain_engine(bundle, "fp32", rtx)
+    engine = obtain_engine(bundle, "fp32", rtx).path
     assert engine.parent.parent == cache
-    assert find_engine(bundle, "fp32", rtx) == engine
+    assert find_engine(bundle, "fp32", rtx).path == engine
     assert read_sidecar(engine).compute_capabilities == ("8.6",)
+    if os.name == "posix":
+        assert [folder.stat().st_mode & 0o777 for folder in (engine.parent, cache, cache.parent)] == [0o700] * 3
 
 
 def test_no_place_to_write_is_one_sentence(rtx: Machine, bundle: Bundle, cache: Path):
@@ -412,6 +469,34 @@ def test_gpu_that_the_library_does_not_know_is_the_builders_sentence(rtx: Machin
         obtain_engine(bundle, "fp32", dataclasses.replace(rtx, compute_capability="8.7"))
 
 
+def test_advised_command_mends(rtx: Machine, bundle: Bundle, capsys):
+    """For Turing too, which is not among the GPUs that TensorRT-RTX compiles for by default."""
+    turing = dataclasses.replace(rtx, gpu="NVIDIA GeForce RTX 2080", compute_capability="7.5")
+    for _ in range(2):
+        advised = shlex.split(refusal(bundle, "fp32", turing).partition("for this machine: ")[2])
+        assert advised[0] == "fcn-build"
+        assert build_cli.main(advised[1:]) == 0
+        find_engine(bundle, "fp32", turing).path.write_bytes(b"cut off")
+
+
+@pytest.mark.parametrize(
+    ("visible", "index", "chosen"),
+    [(None, 0, "0"), (None, 1, "1"), ("3,2", 0, "3"), ("3,2", 1, "2"), ("GPU-8a1f, GPU-77", 1, "GPU-77")],
+)
+def test_tensorrt_sees_only_the_gpu_that_the_engine_is_for(
+    bundle: Bundle, tmp_path: Path, monkeypatch, visible, index, chosen
+):
+    """In the real child, where a module by TensorRT's name writes down what it sees and loads no further."""
+    seen = tmp_path / "seen"
+    program = f"import os\nopen({str(seen)!r}, 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])\nraise ImportError('no')"
+    (tmp_path / "tensorrt.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    set_visible(monkeypatch, visible)
+    with pytest.raises(BackendError, match=r"^tensorrt is installed but cannot be loaded \(no\)"):
+        obtain_engine(bundle, "int8", dataclasses.replace(ORIN, index=index))
+    assert seen.read_text() == chosen
+
+
 def test_engine_of_another_version_than_this_process_has_is_never_returned(rtx: Machine, bundle: Bundle):
     """As when the child's Python finds another TensorRT: what it compiled is looked at like any other engine."""
     with pytest.raises(BackendError, match=rf"was compiled by TensorRT-RTX {rtx.version} where this machine has 1\.0"):
@@ -431,7 +516,7 @@ from fcnedge.runtime import Bundle
 from fcnedge.runtime.engine_store import Machine, obtain_engine
 logging.basicConfig(format="%(message)s")
 try:
-    print(obtain_engine(Bundle.load(sys.argv[1]), "fp32", Machine(*sys.argv[2:])))
+    print(obtain_engine(Bundle.load(sys.argv[1]), "fp32", Machine(*sys.argv[2:])).path)
 except KeyboardInterrupt:
     print("interrupted")
 maps = Path("/proc/self/maps")
@@ -440,17 +525,38 @@ print("tensorrt" in (maps.read_text() if maps.exists() else "".join(sys.modules)
 
 
 def obtain_command(bundle: Bundle, machine: Machine) -> list[str]:
-    return [sys.executable, "-c", OBTAIN, str(bundle.path), *dataclasses.astuple(machine)]
+    return [sys.executable, "-c", OBTAIN, str(bundle.path), *dataclasses.astuple(machine)[:4]]
 
 
 def test_two_processes_that_ask_at_once_compile_one_engine(rtx: Machine, bundle: Bundle):
     command = obtain_command(bundle, rtx)
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate() for process in both]
-    engine = find_engine(bundle, "fp32", rtx)
+    engine = find_engine(bundle, "fp32", rtx).path
     assert [output.splitlines()[0] for output, _ in said] == [str(engine)] * 2
     assert sum(errors.count("compiling the fp32 engine") for _, errors in said) == 1
     assert names_in(engine.parent) == [engine.name, f"{engine.name}.json"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the lock is Unix's")
+def test_waiting_for_another_process_is_said_once(rtx: Machine, bundle: Bundle):
+    import fcntl
+
+    folder = bundle.path / "engines"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    said = []
+    with subprocess.Popen(
+        obtain_command(bundle, rtx), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        if select.select([child.stderr], [], [], 60)[0]:  # one that waits in silence would never say anything
+            said.append(child.stderr.readline())
+        os.close(descriptor)
+        said += child.communicate()[1].splitlines()
+    assert said[0] == f"another process is compiling an engine into {folder}; waiting for it\n"
+    assert [line for line in said[1:] if "another process" in line] == []
+    assert "compiling the fp32 engine" in said[1]
 
 
 def test_builders_memory_was_never_ours(rtx: Machine, bundle: Bundle):
@@ -474,7 +580,7 @@ def test_ctrl_c_ends_the_build_and_leaves_nothing_half_done(rtx: Machine, bundle
     engine = bundle.path / "engines" / name_for("fp32", rtx)
     if names_in(engine.parent):  # a machine so fast that the engine was whole before the signal came
         assert names_in(engine.parent) == [engine.name, f"{engine.name}.json"]
-        assert find_engine(bundle, "fp32", rtx) == engine
+        assert find_engine(bundle, "fp32", rtx).path == engine
     else:
         assert output.splitlines()[0] == "interrupted"
 

@@ -60,6 +60,19 @@ def test_refusal_names_the_path_what_was_got_and_what_to_do():
     )
 
 
+def test_field_that_the_file_names_is_said_in_printable_ascii():
+    name = "\x1b[2J" + "x" * 5000
+    for refused in (
+        refusal(lambda: fields(**{name: 0}).integer(name, 1, 9)),
+        refusal(lambda: fields(**{name: 0}).sha256(name)),
+        refusal(lambda: fields(**{name: 0}).sub(name)),
+        refusal(lambda: fields(**{name: {"a": 0}}).sub(name).integer("a", 1, 9)),
+    ):
+        assert refused.isprintable()
+        assert len(refused) < 200
+        assert "'\\x1b[2Jxxx" in refused
+
+
 def test_what_is_no_object_is_refused():
     assert refusal(lambda: Fields([1], "x.json", REFUSING)) == "x.json must be a JSON object, got [1]; buy another."
     assert refusal(lambda: fields(a=3).sub("a")) == "x.json: a must be an object, got 3; buy another."

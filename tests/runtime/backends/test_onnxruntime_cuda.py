@@ -162,12 +162,12 @@ class CudaStandIn:
     """An onnxruntime with CUDA that writes down what it is told and computes nothing.
 
     told: (call, arguments) in order. The knobs: starts, whether CUDA loads; fallback, whether some layer has no CUDA
-    kernel; fails, what `run_with_iobinding` raises.
+    kernel; fails, what `run_with_iobinding` raises; refuses, the call of a binding that raises.
     """
 
     def __init__(self) -> None:
         self.told: list[tuple[str, Any]] = []
-        self.starts, self.fallback, self.fails = True, False, ""
+        self.starts, self.fallback, self.fails, self.refuses = True, False, "", ""
         self.module: Any = types.ModuleType("onnxruntime")
         self.module.__version__ = "1.31.1"
         self.module.get_available_providers = lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -184,6 +184,11 @@ class CudaStandIn:
         if options.entries.get("session.disable_cpu_ep_fallback") == "1" and (self.fallback or not on_cuda):
             raise RuntimeError("graph nodes that are assigned to the default CPU EP, but fallback to CPU EP has been …")
         return _Session(self, path, [name] if on_cuda else ["CPUExecutionProvider"])
+
+    def tell(self, name: str, details: Any) -> None:
+        if self.refuses == name:
+            raise RuntimeError(f"{name}: Error when binding\nin a file")
+        self.told.append((name, details))
 
     def calls(self) -> list[str]:
         return [name for name, _ in self.told]
@@ -227,6 +232,8 @@ class _Session:
         return self._providers
 
     def io_binding(self) -> _Binding:
+        if self._stand_in.refuses == "io_binding":
+            raise RuntimeError("io_binding: Error when binding\nin a file")
         return _Binding(self._stand_in, self)
 
     def run_with_iobinding(self, binding: _Binding, run_options: _RunOptions) -> None:
@@ -238,13 +245,13 @@ class _Session:
 
 class _Binding:
     def __init__(self, stand_in: CudaStandIn, session: _Session):
-        self._told, self.session = stand_in.told, session
+        self._tell, self.session = stand_in.tell, session
 
     def bind_input(self, name, device_type, device_id, element_type, shape, buffer_ptr) -> None:
-        self._told.append(("bind_input", (name, device_type, device_id, element_type, shape, buffer_ptr)))
+        self._tell("bind_input", (name, device_type, device_id, element_type, shape, buffer_ptr))
 
     def bind_output(self, name, device_type="cpu", device_id=0, element_type=None, shape=None, buffer_ptr=None) -> None:
-        self._told.append(("bind_output", (name, device_type, device_id, element_type, shape, buffer_ptr)))
+        self._tell("bind_output", (name, device_type, device_id, element_type, shape, buffer_ptr))
 
 
 def _value(value: onnx.ValueInfoProto) -> Any:
@@ -357,6 +364,20 @@ def test_built_for_cuda_is_said_where_the_wheel_says_it(tiny_bundle: Path, cuda:
     cuda.starts = False
     with pytest.raises(BackendError, match=r"\(it is built for CUDA 13\.0 and needs that, cuDNN and a driver"):
         OnnxRuntimeCudaNetwork(Bundle.load(tiny_bundle)).bind(1, 2, 3)
+
+
+@pytest.mark.parametrize("call", ["io_binding", "bind_input", "bind_output"])
+def test_binding_that_is_refused_is_one_sentence_and_no_session_is_left(tiny_bundle: Path, cuda: CudaStandIn, call):
+    """A BackendError, for which "auto" goes on to the CPU."""
+    network = OnnxRuntimeCudaNetwork(Bundle.load(tiny_bundle))
+    cuda.refuses = call
+    with pytest.raises(BackendError) as caught:
+        network.bind(1, 2, 3)
+    assert str(caught.value) == (
+        f"onnxruntime 1.31.1 cannot bind {tiny_bundle / GRAPH} to the cuda's memory: {call}: Error when binding"
+    )
+    del caught
+    assert cuda.calls()[-1] == "session gone"
 
 
 def test_failure_on_a_frame_is_one_sentence(tiny_bundle: Path, cuda: CudaStandIn):

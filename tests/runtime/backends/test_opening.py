@@ -43,7 +43,7 @@ def test_auto_never_takes_the_fake(bundle, monkeypatch):
     assert str(caught.value) == (
         "no backend works here: openvino: openvino is not installed; install it with: pip install 'fcnedge[openvino]'; "
         "onnxruntime: onnxruntime is not installed; install it with: pip install 'fcnedge[cpu]'; "
-        "on a GPU: pycuda is not installed; install it with: pip install 'fcnedge[tensorrt]', which compiles it and "
+        "on a GPU: pycuda is not installed; install it with: pip install pycuda, which compiles it and "
         "needs CUDA's nvcc on PATH (JetPack has it in /usr/local/cuda/bin)."
     )
     assert isinstance(open_backend(bundle, "fake"), FakeBackend)

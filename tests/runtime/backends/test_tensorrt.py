@@ -10,6 +10,7 @@ import enum
 import gc
 import hashlib
 import importlib.util
+import json
 import random
 import sys
 import types
@@ -19,8 +20,9 @@ import numpy as np
 import pytest
 
 from fcnedge.runtime import BackendError, Bundle, Segmenter, UserError
-from fcnedge.runtime.backends import FrameBackend, TensorRtBackend
+from fcnedge.runtime.backends import FrameBackend, TensorRtBackend, tensorrt
 from fcnedge.runtime.backends.tensorrt import load_library
+from fcnedge.runtime.cuda import compiler
 from fcnedge.runtime.engine_sidecar import EngineSidecar, TensorSpec, sidecar_path
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra cpu is not installed")
@@ -95,7 +97,8 @@ class FakeTensorRt:
                 super().__init__(runtime.logger)
                 self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
                 self.values = {value.name: value for value in (*self.session.get_outputs(), *self.session.get_inputs())}
-                self.num_io_tensors = len(self.values)
+                if fake.refuses != "num_io_tensors":
+                    self.num_io_tensors = len(self.values)
 
             def get_tensor_name(self, index):
                 return list(self.values)[index]
@@ -373,7 +376,51 @@ def test_engine_that_the_library_cannot_open_is_refused_with_its_reason(tiny_bun
     message = refusal(with_engine(tiny_bundle, b"short"), cuda, trt)
     assert message.startswith("TensorRT 10.3.0 cannot open ")
     assert "magic tag does not match" in message
-    assert f"fcn-build engine {tiny_bundle} --target tensorrt --precision fp32 --force" in message
+    engine = tiny_bundle / "engines" / "fp32.engine"  # that one must go, for another would not be looked at before it
+    command = f"fcn-build engine {tiny_bundle} --target tensorrt --precision fp32 --output {engine} --force"
+    assert message.endswith(f"; compile it again: {command}")
+
+
+def test_engine_is_opened_from_the_bytes_that_were_verified(bundle, trt, monkeypatch):
+    """Even when somebody compiles anew between the verifying and the opening, and puts another file there."""
+    obtain = tensorrt.obtain_engine
+
+    def obtain_and_replace(*args, **kwargs):
+        found = obtain(*args, **kwargs)
+        (bundle.path / "engines" / "fp32.engine").write_bytes(b"another's")
+        return found
+
+    monkeypatch.setattr(tensorrt, "obtain_engine", obtain_and_replace)
+    with Segmenter(bundle, "tensorrt") as segment:
+        assert segment(noise(40, 50)).shape == (40, 50)
+
+
+def test_library_without_the_tensor_name_api_is_refused(bundle, cuda, trt):
+    """As TensorRT 8.4 and earlier are."""
+    trt.refuses = "num_io_tensors"
+    assert "has no num_io_tensors and its like, which came with TensorRT 8.5; update" in refusal(bundle, cuda, trt)
+
+
+# Before minutes of compiling
+
+
+def test_engine_is_not_compiled_where_the_kernels_cannot_be(tiny_bundle, trt, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setattr(compiler, "_DEFAULT_CUDA", tmp_path / "nothing")
+    with pytest.raises(UserError, match="nvcc is not found"):
+        TensorRtBackend(Bundle.load(tiny_bundle))
+    assert "compiling the fp32 engine" not in caplog.text
+
+
+def test_engine_is_not_compiled_for_a_head_that_the_kernels_do_not_know(tiny_bundle, cuda, trt, caplog):
+    manifest = json.loads((tiny_bundle / "model.json").read_text())
+    manifest["head"]["offset"] = [0.25, 0]
+    (tiny_bundle / "model.json").write_text(json.dumps(manifest))
+    with pytest.raises(BackendError, match=r"head's offset is 0\.25 pixels"):
+        TensorRtBackend(Bundle.load(tiny_bundle))
+    assert "compiling the fp32 engine" not in caplog.text
+    assert cuda.alive == {}
 
 
 @pytest.mark.parametrize(
@@ -407,6 +454,15 @@ def test_library_that_does_not_load_says_why(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     with pytest.raises(UserError, match=r"cannot be loaded \(libnvinfer\.so\.10: .*reinstall it"):
         load_library("tensorrt")
+
+
+def test_folder_that_happens_to_be_called_tensorrt_is_none(tmp_path, monkeypatch):
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(UserError, match=r"tensorrt is installed but cannot be loaded \(.*__version__"):
+        load_library("tensorrt")
+    sys.modules.pop("tensorrt", None)
 
 
 def test_tensorrt_rtx_is_found_under_its_second_name(cuda, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,13 @@ def test_another_gpu_nvcc_or_source_compiles_again(cuda, fake_nvcc, tmp_path, mo
     monkeypatch.setattr(compiler, "SOURCE", changed)
     load_kernels(Device())
     assert len(compilations(fake_nvcc)) == len(cached(tmp_path)) == 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are Unix's")
+def test_cache_is_the_users_alone(cuda, fake_nvcc, tmp_path):
+    load_kernels(Device())
+    folders = [tmp_path / "cache" / "fcnedge" / "kernels", tmp_path / "cache" / "fcnedge", tmp_path / "cache"]
+    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700] * 3
 
 
 def test_damaged_file_in_the_cache_is_compiled_again(cuda, fake_nvcc, tmp_path):

@@ -262,13 +262,13 @@ def test_lost_gpu_is_one_error_each_time_and_ends_no_process(cuda):
     assert cuda.pycuda_stack == []
 
 
-def test_missing_pycuda_names_package_extra_and_nvcc(monkeypatch):
+def test_missing_pycuda_names_the_package_alone_and_nvcc(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycuda", None)
     with pytest.raises(UserError) as caught:
         Device()
     assert str(caught.value) == (
-        "pycuda is not installed; install it with: pip install 'fcnedge[tensorrt]', which compiles it and needs CUDA's "
-        "nvcc on PATH (JetPack has it in /usr/local/cuda/bin)."
+        "pycuda is not installed; install it with: pip install pycuda, which compiles it and needs CUDA's nvcc on PATH "
+        "(JetPack has it in /usr/local/cuda/bin)."
     )
 
 

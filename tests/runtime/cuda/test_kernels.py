@@ -216,6 +216,17 @@ def test_scores_that_are_not_finite_mark_their_cells_and_no_others(cpu_kernels, 
     np.testing.assert_array_equal(labels, np.where(touched, NOT_FINITE, sound))
 
 
+@pytest.mark.parametrize("value", [3e38, -3e38])
+def test_interpolation_that_overflows_loses_no_class(cpu_kernels, manifest_of, value):
+    """In float32 class 2 becomes NaN between its grid points, where class 1 has beaten class 0 and is sound."""
+    tilted = np.array([[[1, -1]] * 2], np.float64)
+    scores = np.concatenate([np.full((1, 2, 2), 1e36), 2e36 * tilted, value * tilted]).astype(np.float32)
+    manifest = manifest_of((16, 16), classes=3)
+    labels = cpu_kernels.labels(labels_launch(manifest, (16, 16), np.float32), scores, (16, 16))
+    np.testing.assert_array_equal(labels, head_labels(manifest, scores, (16, 16)))
+    assert 2 in labels
+
+
 def test_scores_of_nothing_but_nan_stay_inside_the_buffers(cpu_kernels, manifest_of):
     scores = np.full((255, 3, 3), np.nan, np.float32)
     manifest = manifest_of((24, 24), classes=255)

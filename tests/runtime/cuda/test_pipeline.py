@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import gc
 import importlib.util
 import sys
@@ -21,7 +22,7 @@ from fcnedge.runtime.cuda import reference as kernel_reference
 from fcnedge.runtime.cuda.captured_network import CapturedNetwork
 from fcnedge.runtime.cuda.device import Device
 from fcnedge.runtime.cuda.paint import Paint
-from fcnedge.runtime.cuda.pipeline import GPU_STAGES, FramePipeline
+from fcnedge.runtime.cuda.pipeline import GPU_STAGES, FramePipeline, check_frame_path
 from fcnedge.runtime.palette import full_palette
 
 SPEC = importlib.util.spec_from_file_location("fake_pycuda", Path(__file__).with_name("fake_pycuda.py"))
@@ -309,17 +310,78 @@ def test_nothing_of_a_frames_size_is_allocated_by_numpy_when_out_is_given(cuda, 
     assert with_a_new_mask > out.nbytes  # so it would have been seen
 
 
-def test_frame_of_another_size_in_mid_stream_changes_the_buffers_once(cuda, bundle):
+def test_frame_of_another_size_in_mid_stream_takes_buffers_once(cuda, bundle):
     pipeline = opened(cuda, bundle)
     pipeline.segment(frame_of(40, 50))
-    alive, memory = sorted(cuda.alive.values()), cuda.memory
+    memory = cuda.memory
     pipeline.segment(frame_of(400, 500))
     assert cuda.memory > memory
     del cuda.calls[:]
     assert pipeline.segment(frame_of(400, 500)).mask.shape == (400, 500)
     assert TAKEN.isdisjoint(cuda.names())
+
+
+@pytest.mark.parametrize("cameras", [2, 4])
+def test_cameras_of_different_sizes_take_turns_without_allocating(cuda, bundle, cameras):
+    pipeline = opened(cuda, bundle)
+    frames = [frame_of(40, 50 + number) for number in range(cameras)]
+    expected = [pipeline.segment(frame).mask for frame in frames]
+    del cuda.calls[:]
+    for _ in range(3):
+        for frame, mask in zip(frames, expected, strict=True):
+            assert (pipeline.segment(frame).mask == mask).all()
+    assert TAKEN.isdisjoint(cuda.names())
+    assert "free" not in cuda.names()
+    pipeline.close()
+    assert cuda.alive == {}
+
+
+def test_of_many_sizes_the_one_that_was_not_used_for_longest_goes(cuda, bundle):
+    pipeline = opened(cuda, bundle)
+    for width in (50, 51, 52, 53, 50):  # 51 is now the oldest
+        pipeline.segment(frame_of(40, width))
+    memory = cuda.memory
+    pipeline.segment(frame_of(40, 54))
+    assert cuda.memory == memory + 2 * 4 * 40 * (54 - 51)  # frame and mask, on both sides
+    del cuda.calls[:]
+    for width in (50, 52, 53, 54):
+        pipeline.segment(frame_of(40, width))
+    assert TAKEN.isdisjoint(cuda.names())
+    pipeline.segment(frame_of(40, 51))
+    assert "mem_alloc" in cuda.names()
+
+
+def test_other_sizes_make_room_for_a_frame_that_needs_it(cuda, bundle):
+    pipeline = opened(cuda, bundle)
+    frames = [frame_of(100, 100 + number) for number in range(3)]
+    expected = [pipeline.segment(frame).mask for frame in frames]
+    large = frame_of(200, 200)
+    cuda.total = cuda.memory + 8 * 40_000 - 1  # what it takes, but for one byte
+    assert pipeline.segment(large).mask.shape == (200, 200)
+    assert [(pipeline.segment(frame).mask == mask).all() for frame, mask in zip(frames, expected, strict=True)]
+    pipeline.close()
+    assert cuda.alive == {}
+
+
+@pytest.mark.parametrize("size", [(16385, 2), (2, 16385)])
+def test_frame_that_is_too_large_takes_nothing_however_often(cuda, bundle, size):
+    pipeline = opened(cuda, bundle)
     pipeline.segment(frame_of(40, 50))
-    assert (sorted(cuda.alive.values()), cuda.memory) == (alive, memory)
+    alive, memory = dict(cuda.alive), cuda.memory
+    for _ in range(3):
+        with pytest.raises(UserError, match="the GPU takes 1 to 16384 of each"):
+            pipeline.segment(np.zeros((*size, 3), np.uint8))
+    assert (cuda.alive, cuda.memory) == (alive, memory)
+
+
+def test_head_that_the_kernels_do_not_know_is_refused_when_opened(cuda, bundle):
+    """So that "auto" goes on to the CPU, which knows it."""
+    manifest = dataclasses.replace(bundle.manifest, head=dataclasses.replace(bundle.manifest.head, offset=(0.0, 0.25)))
+    network, device = ColourNetwork(cuda, manifest), Device()
+    for call in (lambda: FramePipeline(device, network, manifest), lambda: check_frame_path(device, manifest)):
+        with pytest.raises(BackendError, match=r"offset is 0\.25 pixels .*choose a CPU backend"):
+            call()
+    assert (cuda.alive, network.closed) == ({}, 1)
 
 
 def test_times_are_those_between_the_events(cuda, bundle):
