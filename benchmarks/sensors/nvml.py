@@ -5,6 +5,7 @@ https://docs.nvidia.com/deploy/nvml-api/ – on a Jetson most of it is not suppo
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,7 @@ class Nvml:
 def open_nvml() -> tuple[Nvml | None, str]:
     """The first visible GPU, or None and one phrase that says why not."""
     try:
-        import pynvml
+        pynvml: Any = importlib.import_module("pynvml")
     except ImportError:
         return None, MISSING
     try:
