@@ -63,11 +63,14 @@ def fused_bundle(folder: Path, exported: tuple, head: str, pictures: Path) -> Bu
     assert (tail is None) is (head == "labels")
     bundle = write_manifest(folder, manifest)
     ranges = collect(bundle, choose_pictures(pictures, images=2), method="minmax").tensors
-    half, small = load_graph(bundle.model("fp32")), load_graph(bundle.model("fp32"))
-    to_fp16(half, ranges=ranges)
-    names += [path.name for path in save_onnx(half, folder / "model.fp16.onnx")]
-    to_int8(small, ranges, place(small, depthwise=False), elsewhere="fp16")
-    names += [path.name for path in save_onnx(small, folder / "model.int8.tensorrt.onnx")]
+    for precision in ("fp16", "int8.tensorrt"):  # one graph in memory at a time
+        model = load_graph(bundle.model("fp32"))
+        if precision == "fp16":
+            to_fp16(model, ranges=ranges)
+        else:
+            to_int8(model, ranges, place(model, depthwise=False), elsewhere="fp16")
+        names += [path.name for path in save_onnx(model, folder / f"model.{precision}.onnx")]
+        del model
     return write_manifest(folder, replace(manifest, files=file_specs(folder, names)))
 
 
