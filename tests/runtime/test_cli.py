@@ -204,17 +204,24 @@ class Camera(Source):
     def __iter__(self):
         for index in itertools.count():
             yield Frame(np.full((20, 30, 3), (255, 0, 0), np.uint8), f"camera_{index:06d}", index, float(index))
-            if index == 4 and sys.argv[1] != "0":
-                signal.raise_signal(int(sys.argv[1]))
+            if signals and (written if self.live and index >= 4 else index == 4):
+                signal.raise_signal(signals.pop())
                 if not self.live:
                     sys.exit("the signal did not end the run")
             if self.live:
                 time.sleep(0.02)
 
+def step(loop, result, step=cli._Loop.step):
+    step(loop, result)
+    written.append(result.sequence)
+
+signals, written = [int(word) for word in sys.argv[1:2] if word != "0"], []
+cli._Loop.step = step
 cli.open_source = lambda *_: Camera("camera", live=sys.argv[2] == "live", is_video=True, fps=20.0)
 sys.exit(cli.main(sys.argv[3:]))
 """
-"""After five frames somebody ends the run; in a process of its own, which a lost signal may end."""
+"""After five frames somebody ends the run, a camera's once a result was written; in a process of its own, which a lost
+signal may end."""
 
 
 def camera_run(end: signal.Signals, kind: str, *words: object) -> subprocess.CompletedProcess[str]:
