@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcnedge.calibration.miou import MIOU_7, ConfusionMatrix
+from fcnedge.calibration.miou import MIOU_7, ConfusionMatrix, usual_subset
 from fcnedge.calibration.voc import VocSample, read_voc
 from fcnedge.runtime import Bundle, Segmentation, Segmenter
 from fcnedge.runtime.backends.cpu_target import cpu_target
@@ -231,7 +231,7 @@ def _precisions(text: str, bundle: Bundle) -> tuple[str, ...]:
 
 def _subset(text: str | None, classes: Sequence[str]) -> tuple[str, ...]:
     if text is None:
-        return MIOU_7 if set(MIOU_7) <= set(classes) else tuple(classes)
+        return usual_subset(classes)
     subset = _listed("--subset", text)
     unknown = [name for name in subset if name not in classes]
     if unknown:

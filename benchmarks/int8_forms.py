@@ -25,8 +25,9 @@ from fcnedge.build_engine.export import save_onnx
 from fcnedge.build_engine.precision import place, to_int8
 from fcnedge.build_engine.precision.variant import graph_bytes
 from fcnedge.calibration.activations import load_graph
-from fcnedge.calibration.miou import MIOU_7, ConfusionMatrix
+from fcnedge.calibration.miou import ConfusionMatrix, usual_subset
 from fcnedge.calibration.ranges import Ranges, read_ranges
+from fcnedge.calibration.spacing import evenly_spaced
 from fcnedge.calibration.voc import VocSample, read_voc
 from fcnedge.runtime import Bundle, Segmenter
 from fcnedge.runtime.backends.cpu_target import cpu_target
@@ -151,10 +152,9 @@ def measure_forms(options: FormsOptions) -> FormsReport:
         raise UserError(f"--images is {options.images}; it must be 1 or more.")
     bundle = Bundle.load(options.bundle)
     ranges = read_ranges(bundle.path / "ranges.json")
-    samples = read_voc(options.data, options.split)
-    chosen = [samples[index * len(samples) // options.images] for index in range(min(options.images, len(samples)))]
+    chosen = evenly_spaced(read_voc(options.data, options.split), options.images)
     classes = bundle.manifest.classes
-    subset = MIOU_7 if set(MIOU_7) <= set(classes) else classes
+    subset = usual_subset(classes)
     with contextlib.ExitStack() as stack, contextlib.closing(Progress()) as progress:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         runs = [run for backend in BACKENDS for run in _open(bundle, ranges, backend, folder, options.threads, stack)]
@@ -162,7 +162,7 @@ def measure_forms(options: FormsOptions) -> FormsReport:
             progress("forms", index, len(chosen))
             _score(sample, runs, random.Random(index))
         rows = tuple(run.row([classes.index(name) for name in subset]) for run in runs)
-    return FormsReport(bundle.manifest.name, machine(), cpu_target(), options.threads, len(chosen), tuple(subset), rows)
+    return FormsReport(bundle.manifest.name, machine(), cpu_target(), options.threads, len(chosen), subset, rows)
 
 
 def _open(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcnedge.calibration.ranges import Ranges, read_ranges
+from fcnedge.calibration.spacing import evenly_spaced
 from fcnedge.calibration.voc import VocSample, check_voc, read_voc, read_voc_images, splits
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.manifest import PRECISIONS
@@ -109,11 +110,10 @@ def _choice(data: Path, split: str, reported: tuple[VocSample, ...], classes: in
             taken |= {name for name, _ in read_voc_images(data, _CALIBRATION)}
             words += f" without {_CALIBRATION}"
         left = [sample for sample in read_voc(data, _TRAIN) if sample.name not in taken]
-        count = min(CHOICE_PICTURES, len(left))
-        if count:
-            chosen = tuple(left[index * len(left) // count] for index in range(count))
+        chosen = tuple(evenly_spaced(left, CHOICE_PICTURES))
+        if chosen:
             check_voc(chosen, classes)
-            return chosen, f"{words}, {count} pictures"
+            return chosen, f"{words}, {len(chosen)} pictures"
     return reported, f"{split}, the {len(reported)} pictures that mIoU is reported on"
 
 

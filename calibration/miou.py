@@ -16,6 +16,11 @@ MIOU_7 = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
 """The subset mean that VOC models are compared by where no other is asked for."""
 
 
+def usual_subset(classes: Sequence[str]) -> tuple[str, ...]:
+    """MIOU_7 of a model that has these classes, else all that it has."""
+    return MIOU_7 if set(MIOU_7) <= set(classes) else tuple(classes)
+
+
 class ConfusionMatrix:
     """Counts of pixels by (true class, predicted class); counts[i, j] int64, void left out."""
 

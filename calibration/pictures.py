@@ -10,6 +10,7 @@ from pathlib import Path
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.sources.listing import folder_pictures
 
+from .spacing import evenly_spaced
 from .voc import is_voc_folder, read_voc_images, splits
 
 ENOUGH_PICTURES = 300
@@ -50,12 +51,11 @@ def choose_pictures(data: Path, split: str | None = None, images: int = 512) -> 
     split of a folder that is not VOC's.
     """
     named, origin = _all_pictures(data, split)
-    count = min(images, len(named))
-    chosen = [named[index * len(named) // count] for index in range(count)]
+    chosen = evenly_spaced(named, images)
     if len(named) < images:
         _log.warning("%s has %d pictures, %d were asked for; all of them are taken.", origin, len(named), images)
-    if count < ENOUGH_PICTURES:
-        _log.warning("%d pictures are few to calibrate on; take %d or more.", count, ENOUGH_PICTURES)
+    if len(chosen) < ENOUGH_PICTURES:
+        _log.warning("%d pictures are few to calibrate on; take %d or more.", len(chosen), ENOUGH_PICTURES)
     names, paths = zip(*chosen, strict=True)
     return PictureList(names, paths, len(named), origin)
 

@@ -27,6 +27,7 @@ import onnx_ir as ir
 
 from fcnedge.calibration.activations import load_graph
 from fcnedge.calibration.miou import ConfusionMatrix
+from fcnedge.calibration.spacing import evenly_spaced
 from fcnedge.calibration.voc import VocSample, read_voc, read_voc_images, splits
 from fcnedge.runtime import BilinearHead
 from fcnedge.runtime.command import Progress
@@ -209,8 +210,7 @@ def choose_samples(data: Path, split: str | None, images: int) -> list[VocSample
         _log.warning("these are the pictures that accuracy is reported on; choose layers on others, such as train.")
     if len(samples) < images:
         _log.warning("there are %d pictures, %d were asked for; all of them are taken.", len(samples), images)
-    count = min(images, len(samples))
-    return [samples[index * len(samples) // count] for index in range(count)]
+    return evenly_spaced(samples, images)
 
 
 class _Run:
