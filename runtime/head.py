@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UserError
+from .score_axis import ScoreAxis, nearest_points, score_axis
 
-_MAX_RUN_PX = 16  # wider cells are cut: bounds the padding of narrow cells and the memory of one step
 _MAX_STEP_PX = 1 << 16  # frame pixels interpolated at a time: three float64 buffers of 512 KiB stay in a level-2 cache
 _KEPT_AXES = 8  # four (h, w, H, W, content) geometries
+
+FILTER_MODES = ("linear", "point")
+"""From scores to a mask of the frame's size: interpolated, or each pixel with the class of the nearest grid point."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,20 @@ class BilinearHead:
        products and sums are exact, and so are ties, as long as the scores of a cell that are not zero lie within a
        factor of 2**15. Elsewhere a label may differ from real arithmetic where two classes lie within float64 rounding.
 
+    filter_mode: "linear" is all of that. "point" interpolates nothing: a pixel has the class of the grid point nearest
+    to it, floor(u(x) + 0.5), clipped to the grid. One half-way between two points takes the later, the lower row or the
+    right column; where classes tie at the point, the lowest id wins. Blocky and cheaper: what segnet calls so.
     Thread-safe: a head holds nothing but a small cache of geometry tables, which are written once and locked.
+    Raises UserError for another filter mode.
     """
 
-    def __init__(self, geometry: HeadGeometry) -> None:
+    def __init__(self, geometry: HeadGeometry, filter_mode: str = "linear") -> None:
+        check_filter_mode(filter_mode)
         self.geometry = geometry
-        self._axis: Callable[[int, int, float, float, int], _Axis] = functools.lru_cache(_KEPT_AXES)(_axis_table)
+        self._point = filter_mode == "point"
+        self._nearest: Callable[[int, int, float, float, int], NDArray[np.intp]]
+        self._nearest = functools.lru_cache(_KEPT_AXES)(nearest_points)
+        self._axis: Callable[[int, int, float, float, int], ScoreAxis] = functools.lru_cache(_KEPT_AXES)(score_axis)
 
     def labels(
         self,
@@ -90,50 +101,28 @@ class BilinearHead:
         stride, offset = self.geometry.stride, self.geometry.offset
         height, width = (h * stride, w * stride) if content_size is None else content_size
         mask = _checked_out(frame_size, (height, width), out)
-        rows = self._axis(h, frame_size[0], height, offset[0], stride)
-        columns = self._axis(w, frame_size[1], width, offset[1], stride)
+        vertical, horizontal = (
+            (h, frame_size[0], height, offset[0], stride),
+            (w, frame_size[1], width, offset[1], stride),
+        )
         grid_labels = _argmax(grid)
-        np.take(grid_labels.take(columns.lower, axis=1), rows.lower, axis=0, out=mask, mode="clip")
-        _settle_mixed(grid, grid_labels, rows, columns, mask)
+        if self._point:
+            across = grid_labels.take(self._nearest(*horizontal), axis=1)
+            np.take(across, self._nearest(*vertical), axis=0, out=mask, mode="clip")
+        else:
+            rows, columns = self._axis(*vertical), self._axis(*horizontal)
+            np.take(grid_labels.take(columns.lower, axis=1), rows.lower, axis=0, out=mask, mode="clip")
+            _settle_mixed(grid, grid_labels, rows, columns, mask)
         if out is None or mask is out:
             return mask
         out[...] = mask
         return out
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """Rows or columns of a frame, cut into runs of neighbouring pixels that lie between the same two grid points.
-
-    lower: (pixels,) grid point at or before each pixel.
-    first, second: (runs,) the two grid points of a run, the same one in the half-cell outside the grid.
-    pixel: (runs, longest run) frame pixels of a run. A shorter run repeats its last pixel, which is then written twice
-        with the same label. Runs without a pixel do not exist.
-    weight: (longest run, runs) weight of `second` at these pixels; any number where `first` is `second`.
-    """
-
-    lower: NDArray[np.intp]
-    first: NDArray[np.intp]
-    second: NDArray[np.intp]
-    pixel: NDArray[np.intp]
-    weight: NDArray[np.float64]
-
-
-def _axis_table(grid: int, frame: int, content: float, offset: float, stride: int) -> _Axis:
-    pixels = np.arange(frame)
-    u = ((pixels + 0.5) * content / frame + offset) / stride - 0.5
-    cell = np.clip(np.floor(u), -1, grid - 1).astype(np.intp)
-    lower = np.maximum(cell, 0)
-    new_cell = np.diff(cell, prepend=-2) != 0
-    since = pixels - np.maximum.accumulate(np.where(new_cell, pixels, 0))
-    start = np.flatnonzero(since % _MAX_RUN_PX == 0)
-    count = np.diff(start, append=frame)
-    pixel = np.minimum(start[:, None] + np.arange(count.max()), (start + count - 1)[:, None])
-    second = np.minimum(cell[start] + 1, grid - 1)
-    table = _Axis(lower, lower[start], second, pixel, np.ascontiguousarray((u - lower)[pixel].T))
-    for array in (table.lower, table.first, table.second, table.pixel, table.weight):
-        array.flags.writeable = False
-    return table
+def check_filter_mode(filter_mode: str) -> None:
+    """Raise UserError for a filter mode that there is not."""
+    if filter_mode not in FILTER_MODES:
+        raise UserError(f"filter_mode is {filter_mode!r}; it must be {' or '.join(map(repr, FILTER_MODES))}.")
 
 
 def _argmax(grid: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -146,7 +135,11 @@ def _argmax(grid: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _settle_mixed(
-    grid: NDArray[np.float32], grid_labels: NDArray[np.uint8], rows: _Axis, columns: _Axis, mask: NDArray[np.uint8]
+    grid: NDArray[np.float32],
+    grid_labels: NDArray[np.uint8],
+    rows: ScoreAxis,
+    columns: ScoreAxis,
+    mask: NDArray[np.uint8],
 ) -> None:
     """Overwrite the cells of `mask` (C-contiguous) whose corners disagree."""
     left = grid_labels.take(columns.first, axis=1)
@@ -169,7 +162,7 @@ def _settle_mixed(
 
 
 def _corner_points(
-    rows: _Axis, columns: _Axis, row: NDArray[np.intp], column: NDArray[np.intp], width: int
+    rows: ScoreAxis, columns: ScoreAxis, row: NDArray[np.intp], column: NDArray[np.intp], width: int
 ) -> NDArray[np.intp]:
     """(4, cells) flat grid points of cells: top left, top right, bottom left, bottom right."""
     corners = np.empty((2, 2, len(row)), np.intp)

@@ -8,19 +8,24 @@ from collections.abc import Callable
 import numpy as np
 
 from .errors import BackendError
+from .score_axis import nearest_points
 
 _KEPT_AXES = 8  # four (frame, content) geometries
 
 
 class LabelsHead:
-    """Nearest label: class ids have no values in between. Thread-safe, as BilinearHead is.
+    """Nearest label, whatever the filter mode: the graph has interpolated scores to the network's size already.
+
+    Class ids have no values in between, so that a mode has nothing left to choose. A pixel takes the label under its
+    centre, as `BilinearHead` with "point" does at a stride of 1. Thread-safe, as BilinearHead is.
 
     classes: how many the bundle has; a graph that gives another id is refused.
     """
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        self._axis: Callable[[int, int], np.ndarray] = functools.lru_cache(_KEPT_AXES)(_nearest)
+        self._nearest: Callable[[int, int, float, float, int], np.ndarray]
+        self._nearest = functools.lru_cache(_KEPT_AXES)(nearest_points)
 
     def labels(self, output: np.ndarray, frame_size: tuple[int, int], content_size: tuple[int, int]) -> np.ndarray:
         """The mask of a frame, a new array (H, W) uint8.
@@ -32,10 +37,7 @@ class LabelsHead:
             raise BackendError(
                 f"the graph gives class {output.max()}, model.json has {self._classes} classes; rebuild the bundle."
             )
-        rows = self._axis(frame_size[0], content_size[0])
-        columns = self._axis(frame_size[1], content_size[1])
+        (height, width), (content_height, content_width) = frame_size, content_size
+        rows = self._nearest(content_height, height, content_height, 0, 1)
+        columns = self._nearest(content_width, width, content_width, 0, 1)
         return output[0][rows[:, None], columns]
-
-
-def _nearest(frame: int, content: int) -> np.ndarray:
-    return np.minimum(((np.arange(frame) + 0.5) * content / frame).astype(np.intp), content - 1)

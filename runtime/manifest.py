@@ -46,12 +46,14 @@ class HeadSpec:
 
     "bilinear": the output `scores` (1, C, h, w) is upsampled by the runtime (stride and kernel in pixels, offset as in
     HeadGeometry). "labels": the output `labels` uint8 (1, H, W) holds class ids at the network's size already.
+    points: (h, w) where they are not the input's sides divided by the stride, as with the pads of Caffe's FCNs.
     """
 
     kind: str
     stride: int = 1
     kernel: int = 1
     offset: tuple[float, float] = (0.0, 0.0)
+    points: tuple[int, int] | None = None
 
     @property
     def geometry(self) -> HeadGeometry:
@@ -94,6 +96,12 @@ class Manifest:
             spec.precision for name, spec in self.files.items() if name.endswith(".onnx") and spec.target is None
         }
         return tuple(precision for precision in PRECISIONS if precision in present)
+
+    @property
+    def score_points(self) -> tuple[int, int]:
+        """(h, w) of the scores that a bilinear head reads."""
+        stride = self.head.stride
+        return self.head.points or (self.input.height // stride, self.input.width // stride)
 
     def to_json(self) -> str:
         """Text that `parse` reads back to an equal manifest."""
@@ -146,7 +154,14 @@ def _preprocessing(fields: Fields) -> Preprocessing:
 def _head(fields: Fields) -> HeadSpec:
     stride, kernel = fields.integer("stride", 1, 1024), fields.integer("kernel", 1, 2048)
     offset = fields.numbers("offset", 2, 4096)
-    return HeadSpec(fields.one_of("kind", HEADS), stride, kernel, (offset[0], offset[1]))
+    kind = fields.one_of("kind", HEADS)
+    points = None
+    if fields.data.get("points") is not None:  # a bundle without them is older than the field
+        sides = fields.items("points", 2, 2)
+        if not all(type(side) is int and 1 <= side <= MAX_SIDE_PX for side in sides):
+            raise fields.refuse("points", f"two whole numbers from 1 to {MAX_SIDE_PX}")
+        points = (sides[0], sides[1])
+    return HeadSpec(kind, stride, kernel, (offset[0], offset[1]), points)
 
 
 def _palette(root: Fields, classes: int) -> tuple[tuple[int, int, int], ...]:

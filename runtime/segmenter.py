@@ -14,7 +14,7 @@ import numpy as np
 from .backends import Backend, FrameBackend, open_backend
 from .bundle import Bundle
 from .errors import BackendError, UserError
-from .head import BilinearHead
+from .head import BilinearHead, check_filter_mode
 from .labels_head import LabelsHead
 from .preprocessing import fit_frame
 from .segmentation import Segmentation, check_frame
@@ -32,8 +32,10 @@ class Segmenter:
     `FrameBackend`, as those of the GPU are, gets the whole frame. precision: "auto", "fp32", "fp16" or "int8".
     threads: CPU threads of one inference, None for one per core. fallback: "cpu" goes on with the best CPU backend,
     from the same frame on and with a warning in the log, when the backend fails in mid-run: a GPU that was lost.
-    Raises BundleError for a bundle that does not verify, BackendError when no backend runs it or its graph gives class
-    ids that it has not.
+    filter_mode: "linear" interpolates scores; "point" gives each pixel the class of the nearest grid point, blocky and
+    cheaper (`BilinearHead`). A bundle whose graph gives labels is the same in both (`LabelsHead`).
+    Raises UserError for options of another kind, BundleError for a bundle that does not verify, BackendError when no
+    backend runs it or its graph gives class ids that it has not.
 
         with Segmenter("fcn8s-lite0-voc") as segment:
             mask = segment(frame)  # (H, W, 3) uint8 BGR -> (H, W) uint8 class ids
@@ -46,13 +48,19 @@ class Segmenter:
         precision: str = "auto",
         threads: int | None = None,
         fallback: str | None = None,
+        filter_mode: str = "linear",
     ):
+        check_filter_mode(filter_mode)
         if fallback not in (None, "cpu"):
             raise UserError(f"fallback is {fallback!r}; it must be 'cpu', or None to raise what the backend raises.")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         if isinstance(backend, str):
-            backend = open_backend(self.bundle, backend, precision, threads)
-        self.backend = backend
+            backend = open_backend(self.bundle, backend, precision, threads, filter_mode)
+        elif isinstance(backend, FrameBackend) and (own := getattr(backend, "filter_mode", "linear")) != filter_mode:
+            raise UserError(
+                f"filter_mode is {filter_mode!r} and the backend was opened with {own!r}; open both with the same."
+            )
+        self.backend, self.filter_mode = backend, filter_mode
         self._precision, self._threads, self._fallback = precision, threads, fallback
         self._closed, self._change = False, threading.Lock()
         manifest = self.bundle.manifest
@@ -61,7 +69,7 @@ class Segmenter:
         self._size = (manifest.input.height, manifest.input.width)
         self._fit = manifest.input.fit
         self._head = (
-            BilinearHead(manifest.head.geometry)
+            BilinearHead(manifest.head.geometry, filter_mode)
             if manifest.head.kind == "bilinear"
             else LabelsHead(len(manifest.classes))
         )
@@ -114,7 +122,9 @@ class Segmenter:
                 if self._fallback is None:
                     raise error
                 _log.warning("backend %s failed: %s Going on with the CPU.", failed.name, str(error))
-                self.backend = open_backend(self.bundle, self._fallback, self._precision, self._threads)
+                self.backend = open_backend(
+                    self.bundle, self._fallback, self._precision, self._threads, self.filter_mode
+                )
                 self._fallback = None
                 failed.close()
             return self.backend

@@ -32,11 +32,11 @@ class Port:
 def check_interface(bundle: Bundle, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
     """Raise BackendError unless the graph takes and gives exactly what model.json says."""
     manifest = bundle.manifest
-    height, width, stride = manifest.input.height, manifest.input.width, manifest.head.stride
+    height, width = manifest.input.height, manifest.input.width
     takes = str(Port(INPUT_NAME, _UINT8, (1, height, width, 3)))
     gives = {str(Port("labels", _UINT8, (1, height, width)))}
     if manifest.head.kind == "bilinear":
-        shape = (1, len(manifest.classes), height // stride, width // stride)
+        shape = (1, len(manifest.classes), *manifest.score_points)
         gives = {str(Port("scores", kind, shape)) for kind in _FLOATS}
     got_in, got_out = _described(inputs), _described(outputs)
     if got_in != takes:

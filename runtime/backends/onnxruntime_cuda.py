@@ -11,17 +11,17 @@ import contextlib
 import importlib.util
 import io
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..bundle import Bundle
-from ..cuda.device import Device
-from ..cuda.paint import Paint
 from ..cuda.pipeline import FramePipeline
 from ..errors import BackendError
-from ..segmentation import Segmentation
+from ..head import check_filter_mode
+from .gpu import GpuBackend
 from .interface import INPUT_NAME, Port, check_interface, graph_precision
 
 _DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -30,46 +30,33 @@ _NO_PROVIDER = (
     "install ONNX Runtime's GPU wheel in its place: pip uninstall onnxruntime, then pip install "
     "'onnxruntime-gpu[cuda,cudnn]' (1.31's is for CUDA 13, 1.20's for CUDA 12), or on a Jetson NVIDIA's for its JetPack"
 )
+_CUDA_LIBRARIES = "install CUDA's libraries for it: pip install 'onnxruntime-gpu[cuda,cudnn]'"
 _NO_FALLBACK = "session.disable_cpu_ep_fallback"
 
 _log = logging.getLogger(__name__)
 
 
-class OnnxRuntimeCudaBackend:
+class OnnxRuntimeCudaBackend(GpuBackend):
     """Runs the bundle's ONNX graph on an NVIDIA GPU, preprocessing and head included. Thread-safe: calls take turns.
 
     Floats are computed as the graph has them: TF32, which ONNX Runtime would take for float32, is switched off. An int8
     graph runs in floats, between its own roundings: the provider has no integer convolutions.
 
     precision: "fp32", "fp16", "int8", or "auto" for the bundle's most exact graph. index: of the GPU.
+    filter_mode: "linear" or "point", as BilinearHead has it.
     Raises UserError when pycuda or nvcc is not installed, BackendError when onnxruntime is not, has no CUDA or cannot
     run the graph there, and for a GPU or driver that cannot be used; then nothing of ours is left on the GPU.
     """
 
     name = "onnxruntime_cuda"
 
-    def __init__(self, bundle: Bundle, precision: str = "auto", *, index: int = 0):
+    def __init__(self, bundle: Bundle, precision: str = "auto", *, index: int = 0, filter_mode: str = "linear"):
+        check_filter_mode(filter_mode)
         network = OnnxRuntimeCudaNetwork(bundle, precision, index=index)
         self.precision = network.precision
-        self._device = Device(index)
-        try:
-            self._pipeline = FramePipeline(self._device, network, bundle.manifest)
-        except BaseException:
-            self._device.close()
-            raise
-
-    def segment(self, frame: np.ndarray, *, out: np.ndarray | None = None, paint: Paint | None = None) -> Segmentation:
-        """Frame (H, W, 3) uint8 BGR of any size → its mask at that size, as `FramePipeline.segment` has it."""
-        return self._pipeline.segment(frame, out=out, paint=paint)
-
-    def infer(self, image: np.ndarray) -> np.ndarray:
-        """(1, H, W, 3) uint8 BGR → the graph's only output. Raises BackendError when closed or when it fails."""
-        return self._pipeline.infer(image)
-
-    def close(self) -> None:
-        """Free everything on the GPU, after the frame that runs; more than once does no harm."""
-        self._pipeline.close()
-        self._device.close()
+        super().__init__(
+            index, filter_mode, lambda device: FramePipeline(device, network, bundle.manifest, filter_mode)
+        )
 
 
 class OnnxRuntimeCudaNetwork:
@@ -101,7 +88,11 @@ class OnnxRuntimeCudaNetwork:
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def bind(self, image_address: int, output_address: int, stream_handle: int) -> None:
-        """As `DeviceNetwork` has it. Raises BackendError when ONNX Runtime cannot run the graph on the GPU."""
+        """As `DeviceNetwork` has it. Raises BackendError when ONNX Runtime cannot run the graph on the GPU.
+
+        Puts one inference on the stream, of whatever lies at the address: only there it comes out that cuDNN is
+        missing, which ONNX Runtime 1.31 can do without, or memory; and it looks for the fastest convolutions.
+        """
         self.close()
         self._session = self._open(stream_handle)
         where, output = (self._device, self._index), (self.output_dtype.type, list(self.output_shape))
@@ -116,9 +107,19 @@ class OnnxRuntimeCudaNetwork:
                 f"onnxruntime {version} cannot bind {self._model} to the {self._device}'s memory: {_first_line(error)}"
             ) from error
         self._binding = binding
+        try:
+            self._session.run_with_iobinding(binding, self._run_options)
+        except Exception as error:  # onnxruntime's exception types are private
+            self.close()
+            reason = _first_line(error)
+            mending = f"; {_CUDA_LIBRARIES}" if "cudnn" in reason.lower() else ""
+            raise BackendError(
+                f"onnxruntime {self._ort.__version__} cannot run {self._model} with its {_PROVIDERS[self._device]}: "
+                f"{reason}{mending}"
+            ) from error
 
     def enqueue(self) -> None:
-        """As `DeviceNetwork` has it. ONNX Runtime's arena takes memory at the first run, and keeps it."""
+        """As `DeviceNetwork` has it. ONNX Runtime's arena has taken its memory in `bind`, and keeps it."""
         if self._binding is None:
             raise BackendError("the onnxruntime network is closed or not bound; open another backend.")
         try:
@@ -181,6 +182,7 @@ def _session(
     """A session with that provider: onnxruntime itself would go on without, on the CPU."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # else the second run takes as much memory again, in one block
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for name, value in (entries or {}).items():
@@ -194,7 +196,7 @@ def _session(
     if wanted not in session.get_providers():
         raise BackendError(
             f"onnxruntime {ort.__version__} cannot start CUDA on this machine{_wanted_cuda()}; check nvidia-smi, and "
-            "install CUDA's libraries for it: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            f"{_CUDA_LIBRARIES}"
         )
     return session
 
@@ -214,4 +216,8 @@ def _port(value: Any) -> Port:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+    """What went wrong, without the places in ONNX Runtime's sources that stand before and behind it."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    failure = re.search(r"CU\w+ failure \d+: [^;]+", line)  # of CUDA, CUDNN or CUBLAS, before "; GPU=0 ; hostname=…"
+    told = failure[0] if failure else re.split(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", line)[-1]
+    return told[:300].strip()

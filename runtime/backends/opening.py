@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from ..bundle import Bundle
-from ..cuda.device import load_driver
+from ..cuda.driver import load_driver
 from ..errors import BackendError, UserError
+from ..head import check_filter_mode
 from .fake import FakeBackend
 from .onnxruntime import OnnxRuntimeBackend
 from .openvino import OpenVinoBackend
@@ -24,24 +25,32 @@ _ON_CPU = ("openvino", "onnxruntime")
 _log = logging.getLogger(__name__)
 
 
-def open_backend(bundle: Bundle, name: str = "auto", precision: str = "auto", threads: int | None = None) -> Backend:
+def open_backend(
+    bundle: Bundle,
+    name: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    filter_mode: str = "linear",
+) -> Backend:
     """Open the backend `name`, or with "auto" the first that works, best first; why others were not is logged.
 
     "auto" tries the GPU first, where there are an NVIDIA driver and pycuda; "cpu" is "auto" without it.
-    Raises UserError for an unknown name or a number of threads that no machine has, BundleError when the bundle has
-    no graph in that precision, BackendError that gives every reason when none works.
+    filter_mode: "linear" or "point", for backends that do the head as well (`FrameBackend`); others give scores.
+    Raises UserError for an unknown name or filter mode or a number of threads that no machine has, BundleError when the
+    bundle has no graph in that precision, BackendError that gives every reason when none works.
     """
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UserError(f"threads is {threads}; it must be from 1 to {MAX_THREADS}, or None for one per core.")
+    check_filter_mode(filter_mode)
     if name not in ("auto", "cpu"):
-        return _open(name, bundle, precision, threads)
+        return _open(name, bundle, precision, threads, filter_mode)
     bundle.model(precision)  # said once, and not by every backend
     no_gpu = _why_no_gpu() if name == "auto" else None
     candidates = _ON_CPU if name == "cpu" or no_gpu else (*_ON_GPU, *_ON_CPU)
     reasons = []
     for candidate in candidates:
         try:
-            return _open(candidate, bundle, precision, threads)
+            return _open(candidate, bundle, precision, threads, filter_mode)
         except UserError as error:  # noqa: PERF203 - a few candidates
             _log.info("backend %s not used: %s", candidate, str(error))
             reasons.append(f"{candidate}: {error}")
@@ -50,15 +59,13 @@ def open_backend(bundle: Bundle, name: str = "auto", precision: str = "auto", th
     raise BackendError("no backend works here: " + "; ".join(reasons))
 
 
-def _open(name: str, bundle: Bundle, precision: str, threads: int | None) -> Backend:
-    if name == "tensorrt":
-        return TensorRtBackend(bundle, precision)
-    if name == "tensorrt_rtx":
-        return TensorRtBackend(bundle, precision, module="tensorrt_rtx")
+def _open(name: str, bundle: Bundle, precision: str, threads: int | None, filter_mode: str) -> Backend:
+    if name in ("tensorrt", "tensorrt_rtx"):
+        return TensorRtBackend(bundle, precision, module=name, filter_mode=filter_mode)
     if name == "onnxruntime_cuda":
         from .onnxruntime_cuda import OnnxRuntimeCudaBackend
 
-        return OnnxRuntimeCudaBackend(bundle, precision)
+        return OnnxRuntimeCudaBackend(bundle, precision, filter_mode=filter_mode)
     if name == "openvino":
         return OpenVinoBackend(bundle, precision, threads)
     if name == "onnxruntime":

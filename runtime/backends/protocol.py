@@ -32,7 +32,10 @@ class Backend(Protocol):
 
 @runtime_checkable
 class FrameBackend(Backend, Protocol):
-    """A backend that does preprocessing and head as well, where its network runs: on the GPU."""
+    """A backend that does preprocessing and head as well, where its network runs: on the GPU.
+
+    One whose head knows more than "linear" has an attribute `filter_mode`: what it was opened with.
+    """
 
     def segment(self, frame: np.ndarray) -> Segmentation:
         """frame (H, W, 3) uint8 BGR of any size → its mask at that size, an array of the caller's own."""

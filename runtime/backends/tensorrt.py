@@ -15,12 +15,13 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..cuda.captured_network import CapturedNetwork
-from ..cuda.device import Device, first_line
-from ..cuda.paint import Paint
+from ..cuda.device import Device
+from ..cuda.driver import first_line
 from ..cuda.pipeline import FramePipeline, check_frame_path
 from ..engine_store import Engine, Machine, build_command, obtain_engine
 from ..errors import BackendError, UserError
-from ..segmentation import Segmentation
+from ..head import check_filter_mode
+from .gpu import GpuBackend
 from .interface import INPUT_NAME, Port, check_interface
 
 _TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -38,7 +39,7 @@ _LEVELS = {"INTERNAL_ERROR": logging.INFO, "ERROR": logging.INFO, "WARNING": log
 _log = logging.getLogger(__name__)
 
 
-class TensorRtBackend:
+class TensorRtBackend(GpuBackend):
     """Runs the bundle's engine on an NVIDIA GPU, preprocessing and head included. Thread-safe: calls take turns.
 
     The engine must fit this machine exactly (`engine_store`); when there is none it is compiled first, which takes
@@ -47,7 +48,7 @@ class TensorRtBackend:
     precision: "fp32", "fp16", "int8", or "auto" for the bundle's most exact graph. module: "tensorrt" or
     "tensorrt_rtx". index: of the GPU. cuda_graph: record the network's launches once and replay them from then on
     where driver and engine can, so that the CPU launches one graph instead of each layer; off until it has been
-    measured on hardware what that saves.
+    measured on hardware what that saves. filter_mode: "linear" or "point", as BilinearHead has it.
     Raises UserError when TensorRT, pycuda or nvcc is not installed, BackendError for a GPU, driver or engine that
     cannot be used; then nothing is left on the GPU.
     """
@@ -61,35 +62,21 @@ class TensorRtBackend:
         index: int = 0,
         build: bool = True,
         cuda_graph: bool = False,
+        filter_mode: str = "linear",
     ):
+        check_filter_mode(filter_mode)
         self.name = module
-        self._device = Device(index)
-        try:
-            self._pipeline = self._open(bundle, precision, build=build, cuda_graph=cuda_graph)
-        except BaseException:
-            self._device.close()
-            raise
+        super().__init__(
+            index, filter_mode, lambda device: self._open(device, bundle, precision, build=build, cuda_graph=cuda_graph)
+        )
 
     @property
     def captured(self) -> bool:
         """Whether the network is replayed from a CUDA graph; not before the second frame."""
         return isinstance(self._network, CapturedNetwork) and self._network.captured
 
-    def segment(self, frame: np.ndarray, *, out: np.ndarray | None = None, paint: Paint | None = None) -> Segmentation:
-        """Frame (H, W, 3) uint8 BGR of any size → its mask at that size, as `FramePipeline.segment` has it."""
-        return self._pipeline.segment(frame, out=out, paint=paint)
-
-    def infer(self, image: np.ndarray) -> np.ndarray:
-        """(1, H, W, 3) uint8 BGR → the engine's only output. Raises BackendError when closed or when it fails."""
-        return self._pipeline.infer(image)
-
-    def close(self) -> None:
-        """Free everything on the GPU, after the frame that runs; more than once does no harm."""
-        self._pipeline.close()
-        self._device.close()
-
-    def _open(self, bundle: Bundle, precision: str, *, build: bool, cuda_graph: bool) -> FramePipeline:
-        library, device = load_library(self.name), self._device
+    def _open(self, device: Device, bundle: Bundle, precision: str, *, build: bool, cuda_graph: bool) -> FramePipeline:
+        library = load_library(self.name)
         check_frame_path(device, bundle.manifest)  # before the engine, which may take minutes
         version = str(library.__version__)
         machine = Machine(self.name, version, device.name, device.compute_capability, device.index)
@@ -98,7 +85,7 @@ class TensorRtBackend:
         network = TensorRtNetwork(library, machine, engine, bundle, self.precision, device)
         self._network = CapturedNetwork(network) if cuda_graph else network
         del engine  # its file's bytes: the library has its own by now
-        return FramePipeline(device, self._network, bundle.manifest)
+        return FramePipeline(device, self._network, bundle.manifest, self.filter_mode)
 
 
 class TensorRtNetwork:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..errors import BackendError, UserError
 from ..user_cache import make_private, user_cache
-from .device import Device, Module, first_line
+from .device import Device, Module
+from .driver import first_line
 
 _log = logging.getLogger(__name__)
 

@@ -15,15 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BackendError, UserError
+from ..errors import BackendError
+from .driver import first_line, load_driver, open_device, version_text
 
 _log = logging.getLogger(__name__)
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda has no name for: no waiting for anybody's default stream
-_PYCUDA_MISSING = (
-    "pycuda is not installed; install it with: pip install pycuda, which compiles it and needs CUDA's nvcc on PATH "
-    "(JetPack has it in /usr/local/cuda/bin)."
-)
+_LOST = "was lost; use the CPU, or start this program again"
 
 # By device index, for the length of the process.
 _primary_contexts: dict[int, _PrimaryContext] = {}
@@ -44,15 +42,17 @@ class Device:
 
     def __init__(self, index: int = 0):
         self._driver = driver = load_driver()
-        handle = _open(driver, index)
-        major, minor = handle.compute_capability()
-        attribute = driver.device_attribute
         self.index = index
-        self.name: str = handle.name()
-        self.compute_capability = f"{major}.{minor}"
-        self.driver_version = _version(driver.get_driver_version())
-        self.integrated = bool(handle.get_attribute(attribute.INTEGRATED))
-        """Whether GPU and CPU share memory, as on a Jetson."""
+        try:
+            handle = open_device(driver, index)
+            major, minor = handle.compute_capability()
+            self.name: str = handle.name()
+            self.compute_capability = f"{major}.{minor}"
+            self.driver_version = version_text(driver.get_driver_version())
+            self.integrated = bool(handle.get_attribute(driver.device_attribute.INTEGRATED))
+            """Whether GPU and CPU share memory, as on a Jetson."""
+        except driver.Error as error:
+            raise BackendError(f"the NVIDIA driver shows no usable GPU: {first_line(error)}.") from error
         with _primary_lock:
             primary = _primary_contexts.setdefault(index, _PrimaryContext(handle))
         self._holdings = _Holdings(driver, primary, self.name)
@@ -101,7 +101,11 @@ class Device:
     def module(self, image: bytes) -> Module:
         """Load compiled kernels, a cubin. Raises BackendError when they do not fit this GPU or its driver."""
         with self.current():
-            return self._holdings.keep(Module(self._driver.module_from_buffer(image), self._holdings))
+            try:
+                raw = self._driver.module_from_buffer(image)
+            except UnicodeDecodeError as error:  # pycuda quotes the driver's log, written or not
+                raise BackendError(f"{self.name} does not take these compiled kernels.") from error
+            return self._holdings.keep(Module(raw, self._holdings))
 
     def upload(self, target: DeviceBuffer, source: HostBuffer, stream: Stream) -> None:
         """Copy a host buffer to the GPU's memory, asynchronously on `stream`."""
@@ -261,12 +265,21 @@ class _Holdings:
         try:
             yield
         except self._driver.Error as error:
+            self._note_loss()
             raise BackendError(f"{self._name} failed: {first_line(error)}.") from error
         finally:
             self._pop(context)
 
     def release(self) -> None:
         """Free everything, the latest first. Nothing here raises: what a lost GPU held is lost with it."""
+        streams = [resource for resource in list(self._resources.values()) if isinstance(resource, Stream)]
+        if streams:
+            with contextlib.suppress(BackendError), self.current():  # nothing is freed under a kernel that runs
+                for stream in streams:
+                    stream.synchronize()
+        if self._ended == _LOST:
+            # Of a context that is given up pycuda frees nothing; else it prints a warning for each that it cannot free.
+            self._primary.give_up()
         while self._resources:
             _, resource = self._resources.popitem()
             try:
@@ -275,13 +288,20 @@ class _Holdings:
                 _log.info("%s: %s was not freed: %s", self._name, type(resource).__name__, first_line(error))
         self._ended = self._ended or "is closed; open another backend"
 
+    def _note_loss(self) -> None:
+        """A lost GPU answers every call with the error that it was lost by, one that asks for nothing too."""
+        try:
+            self._driver.mem_get_info()
+        except self._driver.Error:
+            self._ended = self._ended or _LOST
+
     def _pop(self, context: Any) -> None:
         try:
             context.pop()
         except self._driver.Error as error:
             # A lost GPU may refuse even this, and pycuda aborts a process that ends with a context on its stack.
             _log.info("%s: %s", self._name, first_line(error))
-            self._ended = "was lost; use the CPU, or start this program again"
+            self._ended = _LOST
             self._primary.give_up()
 
 
@@ -316,73 +336,6 @@ def _detach(contexts: list[Any]) -> None:
     while contexts:
         with contextlib.suppress(Exception):  # pycuda's own: there is nobody left to tell
             contexts.pop().detach()
-
-
-def load_driver() -> Any:
-    """The module pycuda.driver, initialised.
-
-    Raises UserError when pycuda is not installed, BackendError when there is no NVIDIA driver or it cannot be used.
-    """
-    try:
-        import pycuda.driver as driver
-    except ModuleNotFoundError as error:
-        raise UserError(_PYCUDA_MISSING) from error
-    except ImportError as error:
-        raise BackendError(_unloadable(first_line(error))) from error
-    try:
-        driver.init()
-    except driver.Error as error:
-        raise BackendError(
-            f"the NVIDIA driver does not start ({first_line(error)}); check it with nvidia-smi, or use the CPU."
-        ) from error
-    _check_driver(driver.get_driver_version(), driver.get_version())
-    return driver
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says in its first line, without full stop, for the end of a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(" .-")
-
-
-def _open(driver: Any, index: int) -> Any:
-    try:
-        count = driver.Device.count()
-        if not 0 <= index < count:
-            raise BackendError(f"there is no GPU {index}: the driver shows {count}; use the CPU or another index.")
-        return driver.Device(index)
-    except driver.Error as error:
-        raise BackendError(f"the NVIDIA driver shows no usable GPU: {first_line(error)}.") from error
-
-
-def _unloadable(reason: str) -> str:
-    if "libcuda.so" in reason:
-        return f"there is no NVIDIA driver here, pycuda cannot be loaded ({reason}); install the driver or use the CPU."
-    if "undefined symbol: cu" in reason:
-        return (
-            f"the NVIDIA driver is older than the CUDA that pycuda was compiled with ({reason}); update the driver, or "
-            "compile pycuda with the older CUDA: pip install --force-reinstall --no-cache-dir pycuda"
-        )
-    return (
-        f"pycuda is installed but cannot be loaded ({reason}); compile it again with this machine's CUDA on PATH: "
-        "pip install --force-reinstall --no-cache-dir pycuda"
-    )
-
-
-def _check_driver(driver: int, toolkit: tuple[int, int, int]) -> None:
-    """Refuse a driver of an older major version; within one, a driver takes what newer toolkits compile.
-
-    https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
-    """
-    if driver // 1000 < toolkit[0]:
-        raise BackendError(
-            f"the NVIDIA driver supports CUDA {_version(driver)}, pycuda was compiled with CUDA "
-            f"{toolkit[0]}.{toolkit[1]}; update the driver, or compile pycuda with the older CUDA: "
-            "pip install --force-reinstall --no-cache-dir pycuda"
-        )
-
-
-def _version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _mb(nbytes: int) -> str:

@@ -35,7 +35,13 @@ class FramePlan:
     """
 
     def __init__(
-        self, device: Device, kernels: Module, manifest: Manifest, network: NetworkBuffers, frame_size: tuple[int, int]
+        self,
+        device: Device,
+        kernels: Module,
+        manifest: Manifest,
+        network: NetworkBuffers,
+        frame_size: tuple[int, int],
+        filter_mode: str = "linear",
     ):
         self.frame_size = frame_size
         self.content = content_size(manifest, frame_size)
@@ -45,7 +51,9 @@ class FramePlan:
         self._has_scores = manifest.head.kind == "bilinear"
         # First what may be refused, then the memory.
         preprocess = preprocess_launch(manifest, frame_size)
-        labels = labels_launch(manifest, frame_size, network.output_dtype) if self._has_scores else None
+        labels: KernelLaunch | None = None
+        if self._has_scores:
+            labels = labels_launch(manifest, frame_size, network.output_dtype, filter_mode)
         try:
             self._take_memory(network)
         except BaseException:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..errors import BackendError, UserError
+from ..head import check_filter_mode
 from ..manifest import MAX_SIDE_PX, Manifest
 from ..preprocessing import letterbox_size
 
@@ -56,33 +57,35 @@ def preprocess_launch(manifest: Manifest, frame_size: tuple[int, int]) -> Kernel
     return KernelLaunch("preprocess", block, grid, tuple(map(np.int32, numbers)))
 
 
-def labels_launch(manifest: Manifest, frame_size: tuple[int, int], score_dtype: DTypeLike) -> KernelLaunch:
+def labels_launch(
+    manifest: Manifest, frame_size: tuple[int, int], score_dtype: DTypeLike, filter_mode: str = "linear"
+) -> KernelLaunch:
     """`scores_to_labels_f32` or `_f16(scores, labels, *arguments)`: class scores to class ids at the frame's size.
 
-    scores: (1, C, h, w) of `score_dtype`, float32 or float16, C-contiguous, h and w the network input's sides divided
-    by the head's stride; labels: (H, W) uint8, C-contiguous. frame_size: (H, W).
+    scores: (1, C, h, w) of `score_dtype`, float32 or float16, C-contiguous, h and w the manifest's
+    score_points; labels: (H, W) uint8, C-contiguous. frame_size: (H, W). filter_mode: of BilinearHead,
+    "linear" or "point".
 
-    Raises UserError for a frame that is empty or has more than 16384 pixels a side, BackendError for a head that is no
-    multiple of half a pixel away from the input's corner (no exporter gives one), ValueError for a head that needs no
-    upsampling and for other dtypes.
+    Raises UserError for another filter mode and a frame that is empty or has more than 16384 pixels a side,
+    BackendError for a head that is no multiple of half a pixel away from the input's corner (no exporter gives one),
+    ValueError for a head that needs no upsampling and for other dtypes.
     """
     _check_frame_size(frame_size)
+    check_filter_mode(filter_mode)
     head = manifest.head
     if head.kind != "bilinear":
         raise ValueError(f"the head is {head.kind!r}; only 'bilinear' has scores to upsample")
     kernels = {np.dtype(np.float32): "scores_to_labels_f32", np.dtype(np.float16): "scores_to_labels_f16"}
     if np.dtype(score_dtype) not in kernels:
         raise ValueError(f"scores are {np.dtype(score_dtype)}; expected float32 or float16")
-    points = manifest.input.height // head.stride, manifest.input.width // head.stride
     content = content_size(manifest, frame_size)
-    rows, columns = (
-        _score_axis(*axis, stride=head.stride) for axis in zip(points, frame_size, content, head.offset, strict=True)
-    )
+    axes = zip(manifest.score_points, frame_size, content, head.offset, strict=True)
+    rows, columns = (_score_axis(*axis, stride=head.stride) for axis in axes)
     threads = min(_WARP, max(8, 1 << (columns.cell_pixels - 1).bit_length()))
     block = threads, _CELL_THREADS // threads, 1
     slices = ceil(rows.cell_pixels * columns.cell_pixels / _CELL_PIXELS)
     grid = columns.cells, rows.cells, min(slices, ceil(rows.cell_pixels / block[1]))
-    numbers = len(manifest.classes), *rows.arguments, *columns.arguments
+    numbers = len(manifest.classes), filter_mode == "point", *rows.arguments, *columns.arguments
     return KernelLaunch(kernels[np.dtype(score_dtype)], block, grid, tuple(map(np.int32, numbers)))
 
 

@@ -121,6 +121,9 @@ extern "C" __global__ void preprocess(
 // stride) at most, which moves a difference of scores by 4 M times that for each axis, and 32 roundings of 2^-53 * 4 M
 // come from the sums: together less than M * 2^-30 for every size that model.json can hold, M * 2^-38 for common ones.
 //
+// With `point` set nothing is interpolated: a pixel has the label of the nearest corner, the lower or right one
+// half-way. That is a comparison of integers, and labels equal head.py's bit for bit in every geometry.
+//
 // Scores that are not finite: every pixel of a cell with such a corner gets 255, which is no class id.
 
 #define MAX_CLASSES 255
@@ -162,6 +165,12 @@ static __device__ Cell cell_of(const Axis &axis, int index)
 
 static __device__ float score_value(float score) { return score; }
 static __device__ float score_value(unsigned short bits) { return half_value(bits); }
+
+// Whether frame pixel `index` is nearer to grid point `upper`, or half-way.
+static __device__ int takes_upper(const Cell &cell, int index)
+{
+    return cell.first + cell.step * index >= (cell.denominator + 1) / 2;
+}
 
 // Corner scores of one cell: [top left, top right, bottom left, bottom right][class], after rule 2 [...][k-th left].
 typedef float Corners[4][MAX_CLASSES];
@@ -273,7 +282,7 @@ static __device__ int pixel_label(
 
 template <typename Score>
 static __device__ void label_cell(
-    const Score *__restrict__ scores, unsigned char *__restrict__ labels, int classes, const Axis rows,
+    const Score *__restrict__ scores, unsigned char *__restrict__ labels, int classes, int point, const Axis rows,
     const Axis columns)
 {
     __shared__ Corners corners;
@@ -304,7 +313,7 @@ static __device__ void label_cell(
     for (int corner = 1; corner < 4; ++corner)
         if (whole != NOT_FINITE && corner_labels[corner] != whole)
             whole = corner_labels[corner] == NOT_FINITE ? NOT_FINITE : -1;
-    if (whole < 0) {
+    if (whole < 0 && !point) {
         EACH_THREAD {
             if (thread_in_block() == 0)
                 left = drop_classes(corners, ids, classes, &doubt);
@@ -315,19 +324,21 @@ static __device__ void label_cell(
         for (int y = row.begin + blockIdx.z * blockDim.y + threadIdx.y; y < row.end; y += gridDim.z * blockDim.y)
             for (int x = column.begin + threadIdx.x; x < column.end; x += blockDim.x)
                 labels[(size_t)y * columns.pixels + x] = (unsigned char)(
-                    whole >= 0 ? whole : pixel_label(corners, ids, left, doubt, row, column, y, x));
+                    whole >= 0 ? whole
+                    : point    ? corner_labels[2 * takes_upper(row, y) + takes_upper(column, x)]
+                               : pixel_label(corners, ids, left, doubt, row, column, y, x));
     }
 }
 
 #define SCORES_TO_LABELS(name, Score)                                                                                  \
     extern "C" __global__ void name(                                                                                   \
-        const Score *__restrict__ scores, unsigned char *__restrict__ labels, int classes, int grid_height,            \
-        int frame_height, int row_cell, int row_step, int row_first, int row_denominator, int grid_width,              \
-        int frame_width, int column_cell, int column_step, int column_first, int column_denominator)                   \
+        const Score *__restrict__ scores, unsigned char *__restrict__ labels, int classes, int point,                  \
+        int grid_height, int frame_height, int row_cell, int row_step, int row_first, int row_denominator,             \
+        int grid_width, int frame_width, int column_cell, int column_step, int column_first, int column_denominator)   \
     {                                                                                                                  \
         const Axis rows = {grid_height, frame_height, row_cell, row_step, row_first, row_denominator};                 \
         const Axis columns = {grid_width, frame_width, column_cell, column_step, column_first, column_denominator};    \
-        label_cell(scores, labels, classes, rows, columns);                                                            \
+        label_cell(scores, labels, classes, point, rows, columns);                                                     \
     }
 
 SCORES_TO_LABELS(scores_to_labels_f32, float)

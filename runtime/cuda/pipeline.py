@@ -22,7 +22,8 @@ from ..manifest import Manifest
 from ..overlay import blend
 from ..segmentation import Segmentation, check_frame
 from .compiler import load_kernels
-from .device import Device, Event, HostBuffer, Module, Stream, first_line
+from .device import Device, Event, HostBuffer, Module, Stream
+from .driver import first_line
 from .frame_plan import FramePlan, NetworkBuffers, PaintTable
 from .geometry import labels_launch, preprocess_launch
 from .network import DeviceNetwork
@@ -57,10 +58,11 @@ class FramePipeline:
 
     device: stays its opener's to close, after the pipeline. network: belongs to the pipeline from here on, which
     closes it, also when this raises: as `check_frame_path`, and BackendError when memory is full.
-    manifest: of the network's bundle.
+    manifest: of the network's bundle. filter_mode: of scores, "linear" or "point", as BilinearHead has it.
     """
 
-    def __init__(self, device: Device, network: DeviceNetwork, manifest: Manifest):
+    def __init__(self, device: Device, network: DeviceNetwork, manifest: Manifest, filter_mode: str = "linear"):
+        self._filter_mode = filter_mode
         self._device, self._network, self._manifest = device, network, manifest
         self._turn = threading.Lock()
         self._size = (manifest.input.height, manifest.input.width)
@@ -171,12 +173,12 @@ class FramePipeline:
     def _new_plan(self, frame_size: tuple[int, int]) -> FramePlan:
         while len(self._plans) >= FRAME_SIZES:
             self._plans.pop(next(iter(self._plans))).close()
-        parts = self._device, self._kernels, self._manifest, self._buffers
+        parts = self._device, self._kernels, self._manifest, self._buffers, frame_size, self._filter_mode
         if self._plans:
             with contextlib.suppress(BackendError):  # full, perhaps of the other sizes
-                return FramePlan(*parts, frame_size)
+                return FramePlan(*parts)
             self._drop_plans()
-        return FramePlan(*parts, frame_size)
+        return FramePlan(*parts)
 
     def _drop_plans(self) -> None:
         plans, self._plans = self._plans, {}

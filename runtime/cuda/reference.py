@@ -1,6 +1,6 @@
 """What the kernels of kernels.cu have to give, in NumPy: pixel for pixel, for tests and for anyone who doubts.
 
-The reference of `scores_to_labels` is `BilinearHead` (runtime/head.py).
+The reference of `scores_to_labels` is `BilinearHead` (runtime/head.py), in both filter modes.
 """
 
 from __future__ import annotations

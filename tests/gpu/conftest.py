@@ -89,7 +89,7 @@ def bundle(device: Device, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     if "FCNEDGE_BUNDLE" in os.environ:
         shutil.copytree(os.environ["FCNEDGE_BUNDLE"], folder, ignore=shutil.ignore_patterns("engines"))
         return Bundle.load(folder)
-    for name, extra in (("keras", "build"), ("skimage", "demo")):
+    for name, extra in (("keras", "build"), ("skimage", "demo"), ("matplotlib", "demo")):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"the extra {extra} is not installed; set FCNEDGE_BUNDLE to a bundle in {PRECISIONS}")
     command = [sys.executable, "-m", "fcnedge.build_engine.cli", "model", "fcn8s-lite0-voc", "-o", str(folder)]
@@ -157,9 +157,10 @@ def pictures(device: Device) -> list[np.ndarray]:
         chosen = names[:: max(1, len(names) // PICTURES)][:PICTURES]
         read = [cv2.imread(str(voc / "JPEGImages" / f"{name}.jpg")) for name in chosen]
         return [picture for picture in read if picture is not None]
-    if importlib.util.find_spec("skimage") is None:
-        pytest.skip("no pictures: set FCNEDGE_VOC to the folder VOCdevkit, or install the extra demo")
-    photographs = [frame.image for frame in open_source("demo://")]
+    try:
+        photographs = [frame.image for frame in open_source("demo://")]
+    except UserError as error:
+        pytest.skip(f"no pictures: {error}; or set FCNEDGE_VOC to the folder VOCdevkit")
     variants: list[np.ndarray] = []
     for scale in (1.0, 0.7, 0.5, 0.35):
         for picture in photographs:

@@ -105,6 +105,17 @@ def test_labels_equal_the_heads_at_camera_sizes(on_gpu, frame_size):
     assert (mask == BilinearHead(manifest.head.geometry).labels(scores, frame_size, content)).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("frame_size", FRAMES)
+def test_point_labels_equal_the_heads_at_camera_sizes(on_gpu, frame_size, dtype):
+    manifest = manifest_of((384, 384))
+    scores = smooth_scores((1, 21, 48, 48)).astype(dtype)
+    launch = labels_launch(manifest, frame_size, dtype, "point")
+    mask = on_gpu(launch, [scores, np.full(frame_size, 254, np.uint8)], 1)
+    head = BilinearHead(manifest.head.geometry, "point")
+    assert (mask == head.labels(scores, frame_size, content_size(manifest, frame_size))).all()
+
+
 def test_scores_that_are_not_finite_give_255(on_gpu):
     manifest, scores = manifest_of(), smooth_scores((1, 21, 48, 48))
     scores[0, 3] = np.nan

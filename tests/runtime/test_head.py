@@ -16,6 +16,7 @@ from scipy import ndimage, signal
 from fcnedge.runtime import head as head_module
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.head import BilinearHead, HeadGeometry
+from fcnedge.runtime.score_axis import nearest_points
 
 KINDS = ("integers", "gaussian", "smooth")
 
@@ -63,6 +64,12 @@ def assert_labels_are_argmax(labels: np.ndarray, dense: np.ndarray, *, ties_are_
         assert (dense.max(axis=0) - reached).max() < 1e-12
 
 
+def nearest_on_grid(grid: int, frame: int, content: int, offset: Fraction, stride: int) -> list[int]:
+    """Grid point nearest to each pixel by its distance, an exact fraction; the later of two that are as near."""
+    centres = [(Fraction(2 * x + 1, 2) * content / frame + offset) / stride - Fraction(1, 2) for x in range(frame)]
+    return [min(range(grid), key=lambda point, u=u: (abs(u - point), -point)) for u in centres]
+
+
 def is_dyadic(number: Fraction) -> bool:
     return number.denominator & (number.denominator - 1) == 0
 
@@ -105,6 +112,55 @@ def test_labels_equal_dense_interpolation_at_any_size(rows, columns, classes, st
     scale = Fraction(rows[2], rows[1] * stride), Fraction(columns[2], columns[1] * stride)
     exact = all(map(is_dyadic, (*scale, Fraction(1, stride))))
     assert_labels_are_argmax(labels, dense, ties_are_exact=exact)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=axes(),
+    columns=axes(),
+    classes=st.integers(1, 7),
+    stride=st.sampled_from([1, 2, 3, 5, 8, 16, 32]),
+    kind=st.sampled_from(KINDS),
+    seed=st.integers(0, 2**16),
+)
+def test_point_takes_the_label_of_the_nearest_grid_point(rows, columns, classes, stride, kind, seed):
+    scores = make_scores(kind, (classes, rows[0], columns[0]), seed)
+    head = BilinearHead(HeadGeometry(stride, (float(rows[3]), float(columns[3]))), "point")
+    labels = head.labels(scores, (rows[1], columns[1]), (rows[2], columns[2]))
+    down, across = (nearest_on_grid(*axis, stride=stride) for axis in (rows, columns))
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, scores.argmax(axis=0)[np.ix_(down, across)])
+
+
+def test_point_at_the_networks_size_gives_each_grid_point_its_square():
+    scores = make_scores("gaussian", (5, 4, 6), seed=9)
+    labels = BilinearHead(HeadGeometry(8), "point").labels(scores, (32, 48))
+    np.testing.assert_array_equal(labels, np.kron(scores.argmax(axis=0), np.ones((8, 8), int)))
+
+
+def test_point_half_way_takes_the_later_grid_point():
+    scores = np.array([[[1, 0]], [[0, 1]]], np.float32)
+    assert BilinearHead(HeadGeometry(1), "point").labels(scores, (1, 3), (1, 2)).tolist() == [[0, 1, 1]]
+    assert BilinearHead(HeadGeometry(1), "linear").labels(scores, (1, 3), (1, 2)).tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize("frame", [*range(1, 60), 375, 479, 481, 1079, 16383])
+@pytest.mark.parametrize("stride", [3, 8, 10])
+def test_point_half_way_is_exact_in_frames_of_any_size(frame, stride):
+    points = nearest_points(4, frame, 4 * stride, 0.0, stride)
+    assert points.tolist() == [(2 * pixel + 1) * 4 // (2 * frame) for pixel in range(frame)]
+
+
+def test_point_fills_out_and_keeps_the_lowest_class_on_ties():
+    scores, out = np.zeros((3, 2, 2), np.float32), np.full((12, 24), 77, np.uint8)[:, ::2]
+    scores[0] = -1
+    assert BilinearHead(HeadGeometry(8), "point").labels(scores, (12, 12), out=out) is out
+    assert (out == 1).all()
+
+
+def test_unknown_filter_mode_is_refused():
+    with pytest.raises(UserError, match="filter_mode is 'cubic'; it must be 'linear' or 'point'"):
+        BilinearHead(HeadGeometry(8), "cubic")
 
 
 def test_uniform_cells_keep_lowest_class_on_ties():
@@ -209,8 +265,8 @@ def test_one_head_serves_changing_sizes():
 
 
 def test_geometry_is_computed_once_for_a_stream(monkeypatch):
-    tables, compute = [], head_module._axis_table
-    monkeypatch.setattr(head_module, "_axis_table", lambda *key: tables.append(key) or compute(*key))
+    tables, compute = [], head_module.score_axis
+    monkeypatch.setattr(head_module, "score_axis", lambda *key: tables.append(key) or compute(*key))
     head = BilinearHead(HeadGeometry(8))
     for seed in range(5):
         head.labels(make_scores("smooth", (4, 6, 8), seed), (50, 70))

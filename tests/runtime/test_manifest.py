@@ -94,7 +94,8 @@ def test_precisions_are_those_of_graphs_most_exact_first() -> None:
 
 
 OPTIONAL = ("precision", "target")
-REQUIRED = [path for path in paths(VALID) if path and isinstance(path[-1], str) and path[-1] not in OPTIONAL]
+REQUIRED = [path for path in paths(VALID) if path and isinstance(path[-1], str)]
+REQUIRED = [path for path in REQUIRED if path[-1] not in (*OPTIONAL, "points")]
 REQUIRED = [path for path in REQUIRED if path[0] not in ("files", "versions") or len(path) == 1 or len(path) == 3]
 
 
@@ -110,6 +111,16 @@ def test_precision_and_target_may_be_left_out(field: str) -> None:
     assert Manifest.parse(json.dumps(without(("files", "engines/a.plan", field)))) == MANIFEST
 
 
+def test_bundles_of_before_say_nothing_of_score_points() -> None:
+    assert Manifest.parse(json.dumps(without(("head", "points")))) == MANIFEST
+    assert MANIFEST.score_points == (40, 64)
+
+
+def test_score_points_may_differ_from_the_sides_by_the_stride() -> None:
+    manifest = Manifest.parse(json.dumps(changed(("head", "points"), [43, 66])))
+    assert manifest.score_points == manifest.head.points == (43, 66)
+
+
 WRONG: dict[str, tuple[Place, list[Any]]] = {
     "format": (("format",), [None, "1", 1.0, True, -1, [], 10**10]),
     "name": (("name",), [None, 3, "", "x" * 201, "a\nb", "a\x1b[2J", "a\x7f", "\ud800", "\u202e", ["x"], {}]),
@@ -120,6 +131,7 @@ WRONG: dict[str, tuple[Place, list[Any]]] = {
         [None, [], VALID["palette"][:2], [[0, 0, 0]] * 4, [[0, 0, 0], [0, 0, 0], [0, 0]], ["abc"] * 3, [{"0": 1}] * 3],
     ),
     "palette colours": (("palette",), [[[0, 0, bad]] * 3 for bad in (256, -1, 1.0, True, None, "0", [0])]),
+    "points": (("head", "points"), [[], [1], [1, 2, 3], [0, 1], [1, 16385], [1.0, 2], [True, 2], "ab", 3, {}]),
     "input": (("input",), [None, [], "512x320", 3]),
     "height": (("input", "height"), [None, 0, -8, 16385, 320.0, "320", True, 10**4000]),
     "width": (("input", "width"), [None, 0, -8, 16385, 512.0, "512", False, [512]]),

@@ -291,6 +291,57 @@ def test_backend_for_whole_frames_gets_the_whole_frame(tiny_bundle):
     assert result.total_ms == 6.0
 
 
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_point_masks_have_whole_squares_and_the_grids_classes(tmp_path, write_bundle, fit):
+    bundle = write_bundle(tmp_path / "b", fit=fit)
+    scores = np.random.default_rng(0).standard_normal((1, 8, 4, 6)).astype(np.float32)
+    frame = np.zeros((64, 48, 3), np.uint8)  # letterboxed to 32 x 24: three of six columns
+    mask = Segmenter(bundle, Everywhere(scores), filter_mode="point")(frame)
+    grid = scores[0].argmax(axis=0)
+    expected = (
+        np.kron(grid[:, :3], np.ones((16, 16), int)) if fit == "letterbox" else np.kron(grid, np.ones((16, 8), int))
+    )
+    np.testing.assert_array_equal(mask, expected)
+    assert (Segmenter(bundle, Everywhere(scores))(frame) != mask).any()
+
+
+def test_fallback_keeps_the_filter_mode(tiny_bundle, caplog):
+    pytest.importorskip("onnxruntime", reason="the extra cpu is not installed")
+    frame = np.random.default_rng(1).integers(0, 256, (32, 48, 3), np.uint8).repeat(3, axis=0).repeat(2, axis=1)
+    masks = {}
+    for filter_mode in ("linear", "point"):
+        own = failing()
+        own.broken = True
+        with Segmenter(tiny_bundle, own, fallback="cpu", filter_mode=filter_mode) as segment:
+            masks[filter_mode] = segment(frame)
+            assert segment.backend is not own
+            assert segment.filter_mode == filter_mode
+        with Segmenter(tiny_bundle, "cpu", filter_mode=filter_mode) as segment:
+            np.testing.assert_array_equal(segment(frame), masks[filter_mode])
+    assert (masks["linear"] != masks["point"]).any()
+
+
+def test_backend_for_whole_frames_of_another_filter_mode_is_refused(tiny_bundle):
+    class Whole(FakeBackend):
+        def segment(self, frame: np.ndarray) -> Segmentation:
+            return Segmentation(frame[..., 0].copy(), 1.0, 2.0, 3.0)
+
+    own = Whole(Bundle.load(tiny_bundle).manifest)
+    message = "filter_mode is 'point' and the backend was opened with 'linear'; open both with the same"
+    with pytest.raises(UserError, match=message):
+        Segmenter(tiny_bundle, own, filter_mode="point")
+    own.__dict__["filter_mode"] = "point"
+    assert Segmenter(tiny_bundle, own, filter_mode="point").backend is own
+    with pytest.raises(UserError, match="filter_mode is 'linear' and the backend was opened with 'point'"):
+        Segmenter(tiny_bundle, own)
+
+
+@pytest.mark.parametrize("head", ["bilinear", "labels"])
+def test_unknown_filter_mode_is_refused(tmp_path, write_bundle, head):
+    with pytest.raises(UserError, match="filter_mode is 'nearest'; it must be 'linear' or 'point'"):
+        Segmenter(write_bundle(tmp_path / "b", head=head), "fake", filter_mode="nearest")
+
+
 def test_class_that_the_bundle_has_not_is_refused(tmp_path, write_bundle):
     bundle = write_bundle(tmp_path / "b", head="labels")
     labels = np.zeros((1, 32, 48), np.uint8)

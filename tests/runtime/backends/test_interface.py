@@ -34,6 +34,15 @@ def test_what_model_json_says_is_taken(bundle, labels_bundle):
     check_interface(labels_bundle, [IMAGE], [LABELS])
 
 
+def test_score_grid_of_its_own_size_is_taken_and_no_other(bundle):
+    """As a network has whose first convolution is padded by 100 pixels."""
+    head = replace(bundle.manifest.head, points=(7, 9))
+    padded = Bundle(bundle.path, replace(bundle.manifest, head=head))
+    check_interface(padded, [IMAGE], [replace(SCORES, shape=(1, 8, 7, 9))])
+    with pytest.raises(BackendError, match=r"model\.json says scores tensor\(float\) \[1, 8, 7, 9\]"):
+        check_interface(padded, [IMAGE], [SCORES])
+
+
 @pytest.mark.parametrize(
     "inputs",
     [

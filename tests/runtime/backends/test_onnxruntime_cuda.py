@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from fcnedge.runtime import Bundle
-from fcnedge.runtime.backends import onnxruntime_cuda
+from fcnedge.runtime.backends import gpu, onnxruntime_cuda
 from fcnedge.runtime.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend, OnnxRuntimeCudaNetwork
 from fcnedge.runtime.errors import BackendError
 
@@ -150,7 +150,12 @@ def test_missing_onnxruntime_names_the_wheel(tiny_bundle: Path, monkeypatch):
 # https://onnxruntime.ai/docs/api/python/api_summary.html: class → attributes. The real module, whose CPU build has the
 # same classes, is held against it below.
 DOCUMENTED = {
-    "SessionOptions": {"log_severity_level", "graph_optimization_level", "add_session_config_entry"},
+    "SessionOptions": {
+        "log_severity_level",
+        "graph_optimization_level",
+        "enable_mem_pattern",
+        "add_session_config_entry",
+    },
     "RunOptions": {"add_run_config_entry"},
     "InferenceSession": {"get_inputs", "get_outputs", "get_providers", "io_binding", "run_with_iobinding"},
     "IOBinding": {"bind_input", "bind_output"},
@@ -179,6 +184,7 @@ class CudaStandIn:
     def session(self, path: str, options: _Options, providers: list[Any], enable_fallback: int) -> _Session:
         assert enable_fallback == 0
         name = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        assert options.enable_mem_pattern is False, "the second run takes memory"
         self.told.append(("session", (providers, dict(options.entries), options.graph_optimization_level)))
         on_cuda = name == "CUDAExecutionProvider" and self.starts
         if options.entries.get("session.disable_cpu_ep_fallback") == "1" and (self.fallback or not on_cuda):
@@ -195,11 +201,11 @@ class CudaStandIn:
 
 
 class _Options:
-    __slots__ = ("entries", "graph_optimization_level", "log_severity_level")
+    __slots__ = ("enable_mem_pattern", "entries", "graph_optimization_level", "log_severity_level")
 
     def __init__(self) -> None:
         self.entries: dict[str, str] = {}
-        self.graph_optimization_level = "all"
+        self.graph_optimization_level, self.enable_mem_pattern = "all", True
 
     def add_session_config_entry(self, key: str, value: str) -> None:
         self.entries[key] = value
@@ -307,6 +313,7 @@ def test_graph_is_bound_to_device_addresses_on_the_given_stream(tiny_bundle: Pat
         ("session", (providers, {"session.disable_cpu_ep_fallback": "1"}, "all")),
         ("bind_input", ("image", "cuda", 1, np.uint8, [1, 32, 48, 3], 0x7F0000001000)),
         ("bind_output", ("scores", "cuda", 1, np.float32, [1, 8, 4, 6], 0x7F0000002000)),
+        ("run", {"disable_synchronize_execution_providers": "1"}),
     ]
 
 
@@ -325,7 +332,7 @@ def test_session_goes_on_close_and_when_bound_anew(tiny_bundle: Path, cuda: Cuda
     network.bind(1, 2, 3)
     cuda.told.clear()
     network.bind(1, 2, 4)
-    assert cuda.calls() == ["session gone", "session", "bind_input", "bind_output"]
+    assert cuda.calls() == ["session gone", "session", "bind_input", "bind_output", "run"]
     cuda.told.clear()
     network.close()
     assert cuda.calls() == ["session gone"]
@@ -380,6 +387,42 @@ def test_binding_that_is_refused_is_one_sentence_and_no_session_is_left(tiny_bun
     assert cuda.calls()[-1] == "session gone"
 
 
+CONVOLUTION = (
+    "Error in execution: Non-zero status code returned while running Conv node. Name:'stem_conv' Status Message: "
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_kernel.h:296 static cudnnContext* onnxruntime::cuda::"
+    "CudaKernel::RequireCudnnHandle(cudnnHandle_t) [ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : cuDNN is unavailable"
+)
+PARSING = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static onnxruntime::"
+    "CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::FromProviderOptions(const onnxruntime::"
+    "ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : provider_options_utils.h:187 Parse Failed to parse provider "
+    'option "device_id": CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=-1 ; '
+    "hostname=robot ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc ; line=70"
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (CONVOLUTION, "cuDNN is unavailable; install CUDA's libraries for it: pip install "),
+        (PARSING, "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"),
+    ],
+)
+def test_what_fails_in_the_first_run_is_said_at_the_opening(tiny_bundle: Path, cuda: CudaStandIn, told, said):
+    """In the words of onnxruntime-gpu 1.31.1. What opens, and then fails on every frame, "auto" would have chosen."""
+    network = OnnxRuntimeCudaNetwork(Bundle.load(tiny_bundle))
+    cuda.fails = told
+    with pytest.raises(BackendError) as caught:
+        network.bind(1, 2, 3)
+    told_of = f"onnxruntime 1.31.1 cannot run {tiny_bundle / GRAPH} with its CUDAExecutionProvider: "
+    assert str(caught.value).startswith(told_of + said)
+    assert "/onnxruntime_src" not in str(caught.value)
+    del caught
+    assert cuda.calls()[-1] == "session gone"
+    with pytest.raises(BackendError, match="not bound"):
+        network.enqueue()
+
+
 def test_failure_on_a_frame_is_one_sentence(tiny_bundle: Path, cuda: CudaStandIn):
     network = OnnxRuntimeCudaNetwork(Bundle.load(tiny_bundle))
     network.bind(1, 2, 3)
@@ -420,7 +463,8 @@ class Recorder:
                 recorder.told.append("device closed")
 
         class FramePipeline:
-            def __init__(self, device: Device, network: OnnxRuntimeCudaNetwork, manifest: Any):
+            def __init__(self, device: Device, network: OnnxRuntimeCudaNetwork, manifest: Any, filter_mode: str):
+                recorder.told.append(filter_mode)
                 if recorder.fails:
                     network.close()
                     raise BackendError("no memory.")
@@ -442,19 +486,20 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch, cuda: CudaStandIn) -> Recorder:
     made = Recorder()
-    monkeypatch.setattr(onnxruntime_cuda, "Device", made.device)
+    monkeypatch.setattr(gpu, "Device", made.device)
     monkeypatch.setattr(onnxruntime_cuda, "FramePipeline", made.pipeline)
     return made
 
 
 def test_backend_hands_frames_to_the_frame_path(tiny_bundle: Path, recorder: Recorder):
-    backend: Any = OnnxRuntimeCudaBackend(Bundle.load(tiny_bundle), "fp32", index=2)
-    assert (backend.name, backend.precision) == ("onnxruntime_cuda", "fp32")
+    backend: Any = OnnxRuntimeCudaBackend(Bundle.load(tiny_bundle), "fp32", index=2, filter_mode="point")
+    assert (backend.name, backend.precision, backend.filter_mode) == ("onnxruntime_cuda", "fp32", "point")
     frame = np.zeros((10, 20, 3), np.uint8)
     assert (backend.segment(frame), backend.infer(frame)) == ("a mask", "scores")
     backend.close()
     assert recorder.told == [
         ("device", 2),
+        "point",
         ("segment", (10, 20, 3), {"out": None, "paint": None}),
         "pipeline closed",
         "device closed",
@@ -465,4 +510,4 @@ def test_gpu_is_let_go_when_the_frame_path_cannot_be_opened(tiny_bundle: Path, r
     recorder.fails = True
     with pytest.raises(BackendError, match="no memory"):
         OnnxRuntimeCudaBackend(Bundle.load(tiny_bundle))
-    assert recorder.told == [("device", 0), "device closed"]
+    assert recorder.told == [("device", 0), "linear", "device closed"]

@@ -113,6 +113,12 @@ def test_unknown_name_lists_the_known_ones(bundle, name):
         open_backend(bundle, name)
 
 
+@pytest.mark.parametrize("name", ["auto", "cpu", *BACKENDS])
+def test_unknown_filter_mode_is_refused(bundle, name):
+    with pytest.raises(UserError, match="filter_mode is 'bicubic'; it must be 'linear' or 'point'"):
+        open_backend(bundle, name, filter_mode="bicubic")
+
+
 @pytest.mark.parametrize("threads", [0, -1, 1025, 10**20])
 @pytest.mark.parametrize("name", ["auto", "cpu", *BACKENDS])
 def test_number_of_threads_that_no_machine_has_is_refused(bundle, name, threads):

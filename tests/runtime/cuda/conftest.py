@@ -1,21 +1,36 @@
-"""The kernels of kernels.cu on the CPU: compiled by g++ as plain C++, called with buffers of exactly their size."""
+"""Two stand-ins for a GPU: the kernels on the CPU, in buffers of exactly their size, and a network beside them.
+
+kernels.cu is compiled by g++ as plain C++; fake_pycuda.py runs it as pycuda would, with streams, events and memory.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fcnedge.runtime import Bundle, Segmenter
+from fcnedge.runtime.backends import FakeBackend
 from fcnedge.runtime.cuda import geometry
+from fcnedge.runtime.cuda.device import Device
 from fcnedge.runtime.cuda.geometry import KernelLaunch
+from fcnedge.runtime.cuda.pipeline import FramePipeline
 from fcnedge.runtime.manifest import HeadSpec, InputSpec, Manifest
 from fcnedge.runtime.preprocessing import Preprocessing
+
+SPEC = importlib.util.spec_from_file_location("fake_pycuda", Path(__file__).with_name("fake_pycuda.py"))
+fake_pycuda = sys.modules.setdefault("fake_pycuda", importlib.util.module_from_spec(SPEC))
+if not hasattr(fake_pycuda, "FakeCuda"):
+    SPEC.loader.exec_module(fake_pycuda)
+cpu_library, fake_nvcc, cuda = fake_pycuda.cpu_library, fake_pycuda.fake_nvcc, fake_pycuda.cuda
 
 SANITIZE_VARIABLE = "FCNEDGE_SANITIZE_KERNELS"
 """Set by test_kernel_bounds.py in a child process that has AddressSanitizer preloaded."""
@@ -144,3 +159,78 @@ def _manifest_of(
         files={},
         versions={},
     )
+
+
+# A stand-in for the GPU
+
+RANDOM = np.random.default_rng(7)
+
+
+class ColourNetwork:
+    """A DeviceNetwork on the stand-in: FakeBackend's scores, a little of the brightness added so that cells differ."""
+
+    name, precision = "colours", "fp32"
+
+    def __init__(self, cuda, manifest, dtype=np.float32):
+        self.cuda, self.manifest, self.closed = cuda, manifest, 0
+        size, head = (manifest.input.height, manifest.input.width), manifest.head
+        self.image_shape = (1, *size, 3)
+        self.output_dtype = np.dtype(np.uint8 if head.kind == "labels" else dtype)
+        self.output_shape = (1, *size)
+        if head.kind == "bilinear":
+            self.output_shape = (1, len(manifest.classes), size[0] // head.stride, size[1] // head.stride)
+
+    def bind(self, image_address, output_address, stream_handle):
+        self.cuda.call("bind", stream_handle)
+        self.addresses, self.stream = (image_address, output_address), stream_handle
+
+    def enqueue(self):
+        self.cuda.enqueue(self.stream, "network", self.run)
+
+    def run(self):
+        image = self.cuda.at(self.addresses[0], int(np.prod(self.image_shape))).reshape(self.image_shape)
+        output = self.infer(image)
+        self.cuda.at(self.addresses[1], output.nbytes)[...] = output.reshape(-1).view(np.uint8)
+
+    def infer(self, image):
+        """As `Backend.infer`: the reference for what the GPU path shall give."""
+        output = FakeBackend(self.manifest).infer(image)
+        if self.output_dtype == np.uint8:
+            return output
+        stride = self.manifest.head.stride
+        grey = image[0, ::stride, ::stride, 1].astype(np.float32)[: output.shape[2], : output.shape[3]]
+        weights = np.arange(output.shape[1])[:, None, None] % 3
+        return (output + weights * grey / 512).astype(self.output_dtype)
+
+    def close(self):
+        self.closed += 1
+
+
+class Overflowing(ColourNetwork):
+    """NaN for scores, 9 for labels."""
+
+    def infer(self, image):
+        value = 9 if self.output_dtype == np.uint8 else np.nan
+        return np.full(self.output_shape, value, self.output_dtype)
+
+
+def frame_of(height: int, width: int) -> np.ndarray:
+    """Coloured patches of many sizes."""
+    frame = np.zeros((height, width, 3), np.uint8)
+    for _ in range(12):
+        top, left = RANDOM.integers(height), RANDOM.integers(width)
+        frame[top : top + height // 3 + 1, left : left + width // 3 + 1] = RANDOM.integers(0, 256, 3)
+    return frame
+
+
+@pytest.fixture
+def bundle(tmp_path, write_bundle) -> Bundle:
+    return Bundle.load(write_bundle(tmp_path / "b"))
+
+
+def opened(cuda, bundle, kind=ColourNetwork, filter_mode="linear", **more) -> FramePipeline:
+    return FramePipeline(Device(), kind(cuda, bundle.manifest, **more), bundle.manifest, filter_mode)
+
+
+def reference(cuda, bundle, filter_mode="linear", **more) -> Segmenter:
+    return Segmenter(bundle, ColourNetwork(cuda, bundle.manifest, **more), filter_mode=filter_mode)

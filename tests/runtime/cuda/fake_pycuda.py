@@ -7,7 +7,10 @@ It behaves as pycuda's sources say (src/cpp/cuda.hpp, pycuda/driver.py), where t
 - Contexts: pycuda's stack of a thread above the driver's own. What needs a context fails without, and what is freed
   while another one is current, or none, stays.
 - Streams, events and modules have no `free`: they go with the last reference to them.
-- `fail_at = n` makes the n-th call from then on fail. Calls that only let go succeed always, unless the GPU is `lost`.
+- Shapes, sizes, grids and blocks are Python's own ints and tuples: Boost.Python takes no NumPy integers, and no lists.
+- `fail_at = n` makes the n-th call from then on fail. Calls that only let go succeed always, unless the GPU is `lost`:
+  then every call fails, but for those of contexts where it is not `stuck` as well. What cannot be freed raises nothing:
+  pycuda writes a warning to standard error (`warned` counts them), unless the context is one that was detached.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class FakeCuda:
         self.calls: list[tuple[str, Any]] = []
         self.alive: dict[int, str] = {}
         self.fail_at: int | None = None
-        self.lost = False
+        self.lost, self.stuck, self.warned = False, False, 0
         self.gpus, self.capability, self.driver_version = 1, (8, 7), 12060
         self.memory, self.total = 0, 8_000_000_000
         self.streams: dict[int, list[Callable[[], None]]] = {}
@@ -91,7 +94,7 @@ class FakeCuda:
 
     def call(self, name: str, details: Any = None, *, letting_go: bool = False) -> None:
         self.calls.append((name, details))
-        if self.lost:
+        if self.lost and (self.stuck or name not in ("Context.push", "Context.pop")):
             raise self.module.LogicError(f"{name} failed: unspecified launch failure")
         if letting_go or self.fail_at is None:
             return
@@ -111,7 +114,10 @@ class FakeCuda:
 
     def dies(self, number: int, owner: Any) -> bool:
         """Whether it could be freed: its context must be current on this thread."""
-        if self.lost or not self.pycuda_stack or self.pycuda_stack[-1] is not owner:
+        if self.lost:
+            self.warned += owner.valid
+            return False
+        if not self.pycuda_stack or self.pycuda_stack[-1] is not owner:
             return False
         del self.alive[number]
         return True
@@ -182,12 +188,15 @@ class FakeCuda:
                 return cuda.gpus
 
             def name(self) -> str:
+                cuda.call("Device.name")
                 return "Orin"
 
             def compute_capability(self) -> tuple[int, int]:
+                cuda.call("Device.compute_capability")
                 return cuda.capability
 
             def get_attribute(self, attribute: Any) -> int:
+                cuda.call("Device.get_attribute")
                 assert attribute.name == "INTEGRATED"
                 return int(cuda.integrated)
 
@@ -253,7 +262,10 @@ class FakeCuda:
                 cuda.current()
                 cuda.call(self._name, stream.handle)
                 assert all(isinstance(value, np.number) for value in arguments), arguments
+                assert type(block) is type(grid) is tuple, (block, grid)
                 assert all(type(side) is int and side >= 1 for side in (*block, *grid)), (block, grid)
+                assert block[0] * block[1] * block[2] <= 1024, block
+                assert max(grid[1:]) <= 65535, grid
                 work = functools.partial(cuda.launch, self._name, arguments, block, grid)
                 cuda.streams[stream.handle].append(work)
 
@@ -264,7 +276,10 @@ class FakeCuda:
 
         class Memory:
             def __init__(self, nbytes: int, what: str) -> None:
+                assert type(nbytes) is int, type(nbytes)
                 cuda.call(what, nbytes)
+                if nbytes == 0:
+                    raise errors["LogicError"](f"{what} failed: invalid argument")
                 self._owner = cuda.current()
                 if cuda.memory + nbytes > cuda.total:
                     raise errors["MemoryError"]("cuMemAlloc failed: out of memory")
@@ -273,7 +288,7 @@ class FakeCuda:
 
             def free(self) -> None:
                 assert self._number in cuda.alive, "freed twice"
-                cuda.call("free", self._number, letting_go=True)
+                cuda.calls.append(("free", self._number))
                 if cuda.dies(self._number, self._owner):
                     cuda.memory -= self._nbytes
                     cuda.buffers.pop(self.address)[...] = 0xDD
@@ -298,6 +313,7 @@ class FakeCuda:
 
         def pagelocked_empty(shape: Any, dtype: Any, order: str = "C", mem_flags: int = 0) -> np.ndarray:
             assert mem_flags == 3  # PORTABLE | DEVICEMAP
+            assert all(type(side) is int for side in shape), shape
             dtype = np.dtype(dtype)
             allocation = PagelockedHostAllocation(int(np.prod(shape)) * dtype.itemsize, "pagelocked_empty")
             array = cuda.buffers[allocation.address].view(dtype).reshape(shape).view(HostArray)

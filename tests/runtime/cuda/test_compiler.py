@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,12 +13,6 @@ from fcnedge.runtime import BackendError, UserError
 from fcnedge.runtime.cuda import compiler
 from fcnedge.runtime.cuda.compiler import NVCC_FLAGS, compile_kernels, find_nvcc, load_kernels
 from fcnedge.runtime.cuda.device import Device
-
-SPEC = importlib.util.spec_from_file_location("fake_pycuda", Path(__file__).with_name("fake_pycuda.py"))
-fake_pycuda = sys.modules.setdefault("fake_pycuda", importlib.util.module_from_spec(SPEC))
-if not hasattr(fake_pycuda, "FakeCuda"):
-    SPEC.loader.exec_module(fake_pycuda)
-cpu_library, fake_nvcc, cuda = fake_pycuda.cpu_library, fake_pycuda.fake_nvcc, fake_pycuda.cuda
 
 REAL_NVCC = shutil.which("nvcc")
 

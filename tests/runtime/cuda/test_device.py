@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.util
 import subprocess
 import sys
 import threading
@@ -14,13 +13,8 @@ import numpy as np
 import pytest
 
 from fcnedge.runtime import BackendError, UserError
-from fcnedge.runtime.cuda.device import Device, load_driver
-
-SPEC = importlib.util.spec_from_file_location("fake_pycuda", Path(__file__).with_name("fake_pycuda.py"))
-fake_pycuda = sys.modules.setdefault("fake_pycuda", importlib.util.module_from_spec(SPEC))
-if not hasattr(fake_pycuda, "FakeCuda"):
-    SPEC.loader.exec_module(fake_pycuda)
-cpu_library, fake_nvcc, cuda = fake_pycuda.cpu_library, fake_pycuda.fake_nvcc, fake_pycuda.cuda
+from fcnedge.runtime.cuda.device import Device
+from fcnedge.runtime.cuda.driver import load_driver
 
 
 def one_of_each(device: Device) -> list:
@@ -243,23 +237,73 @@ def test_full_memory_says_how_much_for_what_and_how_much_is_free(cuda):
         device.host_buffer((4_000_000,), np.uint8, "the frame")
 
 
-def test_lost_gpu_is_one_error_each_time_and_ends_no_process(cuda):
+@pytest.mark.parametrize("stuck", [False, True])
+def test_lost_gpu_is_one_error_each_time_and_ends_no_process(cuda, stuck):
     """A lost GPU may refuse even to pop its context; pycuda aborts a process that ends with one on its stack."""
     device = Device()
-    stream = device.stream()
+    made = one_of_each(device)
 
-    def lose() -> None:
+    def lose(device: Device) -> None:
         with device.current():
-            cuda.lost = True
-            stream.synchronize()
+            cuda.lost, cuda.stuck = True, stuck
+            made[0].synchronize()
 
     with pytest.raises(BackendError, match=r"Orin failed: Stream\.synchronize failed: unspecified launch failure"):
-        lose()
+        lose(device)
     assert cuda.pycuda_stack == []
     with pytest.raises(BackendError, match="Orin was lost"), device.current():
         pass
     device.close()
+    del device
+    made.clear()
+    gc.collect()
     assert cuda.pycuda_stack == []
+    assert cuda.warned == 0  # pycuda's warnings on standard error, one for each stream, event and buffer
+
+
+def test_call_that_fails_on_a_gpu_that_works_does_not_make_it_a_lost_one(cuda):
+    device = Device()
+    stream = device.stream()
+    cuda.fail_at = 2  # after the push
+    with pytest.raises(BackendError, match="injected"), device.current():
+        stream.synchronize()
+    with device.current():
+        stream.synchronize()
+
+
+def test_what_runs_is_waited_for_before_anything_is_freed(cuda):
+    device = Device()
+    stream, _, there, here, _ = one_of_each(device)
+    smaller = device.host_buffer((10,), np.uint8, "a test")
+    with device.current():
+        device.upload(there, smaller, stream)
+    cuda.calls.clear()
+    device.close()
+    names = cuda.names()
+    assert names.index("Stream.synchronize") < names.index("free")
+    assert cuda.streams[next(iter(cuda.streams))] == []
+    with pytest.raises(BackendError, match="closed"):
+        _ = here.array
+
+
+def test_gpu_that_does_not_say_what_it_is_is_one_sentence(cuda):
+    for call in ("Device.count", "Device.compute_capability", "Device.name", "Device.get_attribute"):
+        cuda.calls.clear()
+        Device()
+        cuda.fail_at = cuda.names().index(call) + 1
+        with pytest.raises(BackendError, match=rf"shows no usable GPU: {call} failed: injected\.$"):
+            Device()
+
+
+def test_kernels_that_are_refused_in_bytes_that_are_no_text_are_one_sentence(cuda, monkeypatch):
+    """pycuda quotes the log of a driver that has not written one: whatever lay in that memory."""
+
+    def refuse(image: bytes) -> None:
+        b"\xff".decode()
+
+    monkeypatch.setattr(cuda.module, "module_from_buffer", refuse)
+    with pytest.raises(BackendError, match="Orin does not take these compiled kernels"):
+        Device().module(b"cubin")
 
 
 def test_missing_pycuda_names_the_package_alone_and_nvcc(monkeypatch):
@@ -278,12 +322,14 @@ def test_missing_pycuda_names_the_package_alone_and_nvcc(monkeypatch):
         ("libcuda.so.1: cannot open shared object file: No such file or directory", "there is no NVIDIA driver here"),
         ("/x/_driver.so: undefined symbol: cuCtxCreate_v4", "driver is older than the CUDA that pycuda"),
         ("libcurand.so.10: cannot open shared object file", "pycuda is installed but cannot be loaded"),
+        ("/x/libcurand.so.10: undefined symbol: cudaGetKernel", "pycuda is installed but cannot be loaded"),
     ],
 )
 def test_pycuda_that_does_not_load_says_why(tmp_path, monkeypatch, reason, said):
     (tmp_path / "pycuda").mkdir()
     (tmp_path / "pycuda" / "__init__.py").touch()
-    (tmp_path / "pycuda" / "driver.py").write_text(f"raise ImportError({reason!r})")
+    warning = "import warnings\nwarnings.warn('Failed to import the CUDA driver interface', stacklevel=2)\n"
+    (tmp_path / "pycuda" / "driver.py").write_text(f"{warning}raise ImportError({reason!r})")
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("pycuda", "pycuda.driver"):
         monkeypatch.delitem(sys.modules, name, raising=False)

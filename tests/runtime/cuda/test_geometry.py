@@ -36,7 +36,7 @@ def test_no_number_of_a_kernel_passes_31_bits(manifest_of, size, frame_size, fit
         assert_startable(launch)
     launch = labels_launch(manifest, frame_size, np.float16)
     assert_startable(launch)
-    _, *numbers = (int(value) for value in launch.arguments)
+    _, _, *numbers = (int(value) for value in launch.arguments)
     for points, pixels, cell, step, first, denominator in (numbers[:6], numbers[6:]):
         assert abs(first) + step * pixels < 2**31  # position of a pixel
         assert (points + 1) * denominator + abs(first) < 2**31  # position of a grid point, in `first_pixel`

@@ -45,8 +45,9 @@ def make_scores(kind: str, shape: tuple[int, int, int], seed: int) -> np.ndarray
     return scores.astype(np.float32)
 
 
-def head_labels(manifest, scores, frame_size):
-    return BilinearHead(manifest.head.geometry).labels(scores, frame_size, content_size(manifest, frame_size))
+def head_labels(manifest, scores, frame_size, filter_mode="linear"):
+    head = BilinearHead(manifest.head.geometry, filter_mode)
+    return head.labels(scores, frame_size, content_size(manifest, frame_size))
 
 
 def interpolation(points: int, pixels: int, content: int, offset: float, stride: int) -> np.ndarray:
@@ -136,6 +137,30 @@ def test_labels_differ_from_the_heads_only_within_float64_rounding(
     assert ((dense.max(axis=0) - second)[differ] <= np.abs(scores).max() * 2.0**-38).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@settings(max_examples=EXAMPLES)
+@given(
+    points=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    over=st.tuples(st.integers(0, 7), st.integers(0, 7)),
+    frame_size=st.one_of(sizes, st.tuples(st.integers(1, 9), st.integers(100, 300))),
+    fit=fits,
+    stride=st.sampled_from([1, 2, 3, 5, 8, 16, 32]),
+    halves=st.tuples(st.integers(-40, 40), st.integers(-40, 40)),
+    classes=st.integers(2, 30),
+    seed=seeds,
+)
+def test_point_labels_equal_the_heads_in_every_geometry(
+    cpu_kernels, manifest_of, kind, dtype, points, over, frame_size, fit, stride, halves, classes, seed
+):
+    size = points[0] * stride + over[0] % stride, points[1] * stride + over[1] % stride
+    manifest = manifest_of(size, fit, classes=classes, stride=stride, offset=(halves[0] / 2, halves[1] / 2))
+    scores = make_scores(kind, (classes, *points), seed).astype(dtype)
+    labels = cpu_kernels.labels(labels_launch(manifest, frame_size, dtype, "point"), scores, frame_size)
+    np.testing.assert_array_equal(labels, head_labels(manifest, scores, frame_size, "point"))
+
+
+@pytest.mark.parametrize("filter_mode", ["linear", "point"])
 @pytest.mark.parametrize(
     ("size", "stride", "frame_size", "offset"),
     [
@@ -147,11 +172,13 @@ def test_labels_differ_from_the_heads_only_within_float64_rounding(
         ((16384, 16384), 1024, (1, 16383), (0, 0.5)),
     ],
 )
-def test_labels_at_the_largest_sizes_that_a_bundle_may_have(cpu_kernels, manifest_of, size, stride, frame_size, offset):
+def test_labels_at_the_largest_sizes_that_a_bundle_may_have(
+    cpu_kernels, manifest_of, size, stride, frame_size, offset, filter_mode
+):
     manifest = manifest_of(size, classes=3, stride=stride, offset=offset)
     scores = make_scores("gaussian", (3, size[0] // stride, size[1] // stride), seed=stride)
-    labels = cpu_kernels.labels(labels_launch(manifest, frame_size, np.float32), scores, frame_size)
-    np.testing.assert_array_equal(labels, head_labels(manifest, scores, frame_size))
+    labels = cpu_kernels.labels(labels_launch(manifest, frame_size, np.float32, filter_mode), scores, frame_size)
+    np.testing.assert_array_equal(labels, head_labels(manifest, scores, frame_size, filter_mode))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -204,13 +231,16 @@ def test_every_finite_float16_is_read_as_numpy_reads_it(cpu_kernels, manifest_of
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("filter_mode", ["linear", "point"])
 @pytest.mark.parametrize("class_id", [0, 2, 3])
-def test_scores_that_are_not_finite_mark_their_cells_and_no_others(cpu_kernels, manifest_of, class_id, value, dtype):
+def test_scores_that_are_not_finite_mark_their_cells_and_no_others(
+    cpu_kernels, manifest_of, class_id, filter_mode, value, dtype
+):
     scores = make_scores("smooth", (4, 6, 7), seed=5).astype(dtype)
     manifest = manifest_of((48, 56), classes=4)
-    sound = head_labels(manifest, scores, (48, 56))
+    sound = head_labels(manifest, scores, (48, 56), filter_mode)
     scores[class_id, 2, 3] = value
-    labels = cpu_kernels.labels(labels_launch(manifest, (48, 56), dtype), scores, (48, 56))
+    labels = cpu_kernels.labels(labels_launch(manifest, (48, 56), dtype, filter_mode), scores, (48, 56))
     touched = np.zeros((48, 56), bool)
     touched[12:28, 20:36] = True  # 8 pixels to each side of the middle of the grid point's own 8 x 8
     np.testing.assert_array_equal(labels, np.where(touched, NOT_FINITE, sound))
