@@ -181,13 +181,13 @@ def test_process_that_is_terminated_finishes_its_film(tmp_path):
     body = f"""
 import os, signal
 import numpy as np
-from fcnedge.runtime.sinks import open_sink
-from fcnedge.runtime.sources import Frame
+from fcnedge.runtime import Frame, Segmentation, StreamResult, open_sink
 grey = np.full((48, 64, 3), 90, np.uint8)
 def run():
     with open_sink({str(tmp_path / "out.mp4")!r}, fps=20) as sink:
         for index in range(50):
-            sink.write(Frame(grey, "grey", index, 0.0), grey[..., 0], grey)
+            found = Segmentation(grey[..., 0], 0, 0, 0)
+            sink.take(StreamResult(Frame(grey, "grey", index, 0.0), found, "grey", index, 0, 0.0, 0.0), grey)
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
 sys.exit(run_command(run, "fcn-test"))"""
