@@ -41,19 +41,24 @@ def blend(
     return cv2.copyTo(tinted, cv2.LUT(np.ascontiguousarray(mask), painted), frame.copy())
 
 
-def colorize(mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def colorize(mask: np.ndarray, palette: np.ndarray, *, ignore: Collection[int] = ()) -> np.ndarray:
     """(H, W) uint8 class ids → (H, W, 3) uint8 BGR: each pixel in its class's colour, void (255) in VOC's pale yellow.
 
-    palette: (n, 3) uint8 RGB. Raises ValueError for other shapes or dtypes, or class ids past the palette.
+    palette: (n, 3) uint8 RGB. Classes in `ignore`, ids of 0..255, are black. Raises ValueError for other shapes or
+    dtypes, or class ids past the palette.
     """
     _check_mask(mask, palette)
     table = np.ascontiguousarray(full_palette(palette)[:, ::-1]).reshape(256, 1, 3)
+    table[[*ignore]] = 0
     return load_cv2().applyColorMap(np.ascontiguousarray(mask), table)
 
 
 def class_shares(mask: np.ndarray) -> dict[int, float]:
     """(H, W) uint8 class ids → {class id: share of all pixels, 0..1}, the largest share first, void (255) included."""
-    counts = np.bincount(mask.ravel(), minlength=256)
+    flat = mask.ravel()
+    starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
+    # Runs of one class, and not pixels, are counted: of a camera's frame there are a hundred times fewer.
+    counts = np.bincount(flat[starts], weights=np.diff(starts, append=flat.size), minlength=256)
     order = np.argsort(-counts, kind="stable")
     return {int(class_id): float(counts[class_id] / mask.size) for class_id in order if counts[class_id]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 
@@ -28,8 +29,14 @@ def voc_palette(classes: int = 256) -> np.ndarray:
     """
     if not 1 <= classes <= 256:
         raise ValueError(f"a palette holds 1 to 256 classes, not {classes}")
-    ids = np.arange(classes)
-    palette = np.zeros((classes, 3), np.uint8)
+    return _voc_colours()[:classes].copy()
+
+
+@functools.cache
+def _voc_colours() -> np.ndarray:
+    """All 256 of them, made once: every frame that is painted asks."""
+    ids = np.arange(256)
+    palette = np.zeros((256, 3), np.uint8)
     for level in range(8):
         for channel in range(3):
             bit = (ids >> (3 * level + channel)) & 1

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import SourceError
 from ..opencv import load_cv2
+from ..picture_ends import missing_end
 
 _CHANNELS = {"bgr8": 3, "rgb8": 3, "mono8": 1, "bgra8": 4, "rgba8": 4}
 _TO_BGR = {
@@ -92,7 +93,7 @@ def frame_from_compressed(message: CompressedImageMessage) -> np.ndarray:
     data = np.frombuffer(message.data, np.uint8)
     if not data.size:
         raise SourceError("the compressed image is empty: it has 0 bytes; look at the camera")
-    if _is_cut_short(data.tobytes()):
+    if missing_end(data.tobytes()):
         raise SourceError(
             f"the compressed image ({message.format!r}, {data.size} bytes) is truncated; look at the camera"
         )
@@ -124,12 +125,3 @@ def write_picture(message: _Message, header: Any, picture: np.ndarray) -> _Messa
     data.frombytes(np.ascontiguousarray(picture).data.cast("B"))
     message.data = data
     return message
-
-
-def _is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end: OpenCV decodes half of one without a word, grey below."""
-    if data.startswith(b"\xff\xd8"):
-        # End of image after the last start of scan: the end in an Exif thumbnail comes before it. Entropy-coded data
-        # holds neither (ITU-T T.81, B.1.1.5), and hardware encoders may fill their buffers up behind the picture.
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    return data.startswith(b"\x89PNG") and b"IEND\xaeB`\x82" not in data

@@ -53,7 +53,13 @@ class MaskNode:
         self._ros, self._node = ros, node
         parameters = NodeParameters.read(self._declared())
         fallback = "cpu" if parameters.backend == "auto" else None
-        self._segmenter = Segmenter(parameters.model, parameters.backend, parameters.precision, fallback=fallback)
+        self._segmenter = Segmenter(
+            parameters.model,
+            parameters.backend,
+            parameters.precision,
+            fallback=fallback,
+            filter_mode=parameters.filter_mode,
+        )
         self._health, self._worker = Health(), NewestWorker(self._segment, failed)
         try:
             self._look = Look.of(parameters, self._segmenter.classes)

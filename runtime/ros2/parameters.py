@@ -21,6 +21,9 @@ class NodeParameters:
     model: str = option("bundle folder made by fcn-build model", "fcn8s-lite0-voc")
     backend: str = option(f"what runs the network: auto, cpu, {', '.join(BACKENDS)}", "auto")
     precision: str = option(f"which graph of the bundle runs: auto, {', '.join(PRECISIONS)}", "auto")
+    filter_mode: str = option(
+        "how scores become a mask: linear (interpolated), or point (the nearest grid point)", "linear"
+    )
     alpha: float = option("opacity of the class colours on ~/overlay, 0 to 1", 0.5)
     ignore_classes: tuple[str | int, ...] = option(
         "classes that keep the camera's pixels on ~/overlay, by name or id", ("0",)
@@ -30,7 +33,7 @@ class NodeParameters:
     def read(cls, values: Mapping[str, Any]) -> NodeParameters:
         """Parameters from ROS's values, whose types follow from how they were written. Raises UserError."""
         return cls(
-            **{name: _text(name, values[name]) for name in ("model", "backend", "precision")},
+            **{name: _text(name, values[name]) for name in ("model", "backend", "precision", "filter_mode")},
             alpha=read_alpha(values["alpha"]),
             ignore_classes=read_class_words(values["ignore_classes"]),
         )

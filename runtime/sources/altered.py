@@ -29,7 +29,7 @@ def altered(source: Source, options: InputOptions, *, flipped: bool = False) -> 
     return source
 
 
-class _AroundSource(Source):
+class AroundSource(Source):
     """A source that passes on another's frames, facts and end."""
 
     def __init__(self, inner: Source) -> None:
@@ -47,13 +47,15 @@ class _AroundSource(Source):
         self._inner = inner
 
     def is_there(self) -> bool | None:
+        """As the source within says."""
         return self._inner.is_there()
 
     def close(self) -> None:
+        """Release the source within."""
         self._inner.close()
 
 
-class FlippedSource(_AroundSource):
+class FlippedSource(AroundSource):
     """Frames turned or mirrored. how: of `FLIPS`; the diagonals mirror at the line to the named corner."""
 
     def __init__(self, inner: Source, how: str) -> None:
@@ -66,7 +68,7 @@ class FlippedSource(_AroundSource):
         self.warning = self._inner.warning
 
 
-class LoopedSource(_AroundSource):
+class LoopedSource(AroundSource):
     """Frames played again and again, with names, indices and timestamps that go on. loop: more times; -1 for ever."""
 
     def __init__(self, inner: Source, loop: int) -> None:

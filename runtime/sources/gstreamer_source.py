@@ -13,6 +13,7 @@ from .address import hide_password
 from .capture import CaptureSource
 from .frame import Frame, Source
 from .gstreamer import csi_pipeline, is_live_pipeline, user_pipeline
+from .gstreamer_parser import check_pipeline
 from .input_options import InputOptions
 from .opencv_build import on_jetson, require_gstreamer
 
@@ -42,7 +43,8 @@ class PipelineSource(CaptureSource):
     """A live GStreamer pipeline that ends in an appsink.
 
     name: what frames are called. why: what to check when it does not run. A silent one is given up by OpenCV itself,
-    after 30 seconds where its version has that timeout.
+    after 30 seconds where its version has that timeout; in one that has not (4.6), opening it does not return: a
+    `Stream` says that nothing comes, and can be closed nevertheless.
     """
 
     def __init__(self, uri: str, pipeline: str, *, name: str, why: str, fps: float | None = None) -> None:
@@ -83,6 +85,7 @@ class RecordedPipelineSource(Source):
 
 def _open_pipeline(pipeline: str, shown: str, why: str) -> Any:
     cv2 = load_cv2()
+    check_pipeline(pipeline, shown, why)
     capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
     if not capture.isOpened():
         raise SourceError(f"GStreamer cannot run {shown}; {why}")

@@ -11,6 +11,7 @@ from fcnedge.runtime.opencv import load_cv2
 from .address import hide_password, host_and_port, split_address, why_no_connection
 from .capture import CaptureSource
 from .gstreamer import rtsp_pipeline
+from .gstreamer_parser import INSTALL_PLUGINS, check_pipeline
 from .input_options import InputOptions
 from .opencv_build import on_jetson, opencv_has
 
@@ -56,6 +57,7 @@ class RtspSource(CaptureSource):
         cv2 = load_cv2()
         if self._gstreamer:
             pipeline = rtsp_pipeline(self._parts, self._options, jetson=on_jetson())
+            check_pipeline(pipeline, self.uri, INSTALL_PLUGINS)
             capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
         else:
             milliseconds = max(1, round(self._options.timeout_s * 1000))

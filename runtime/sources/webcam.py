@@ -12,6 +12,7 @@ from fcnedge.runtime.opencv import load_cv2
 
 from .capture import CaptureSource
 from .gstreamer import v4l2_pipeline
+from .gstreamer_parser import INSTALL_PLUGINS, check_pipeline
 from .input_options import InputOptions
 from .opencv_build import opencv_has
 
@@ -42,7 +43,9 @@ class WebcamSource(CaptureSource):
         if self.is_there() is False:
             raise SourceError(f"there is no camera {self._device}{_cameras_here()}")
         if sys.platform.startswith("linux") and opencv_has("GStreamer"):
-            capture = cv2.VideoCapture(v4l2_pipeline(self._device, self._options), cv2.CAP_GSTREAMER)
+            pipeline = v4l2_pipeline(self._device, self._options)
+            check_pipeline(pipeline, f"camera {self._device}", INSTALL_PLUGINS)
+            capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
         elif sys.platform.startswith("linux"):
             capture = self._ask(cv2.VideoCapture(self._device, cv2.CAP_V4L2))
         else:

@@ -93,6 +93,19 @@ def test_colorize_looks_each_pixel_up_in_bgr():
     assert tuple(picture[0, 21, ::-1]) == (224, 224, 192)
 
 
+def test_ignored_classes_are_black_alone():
+    mask = np.array([[0, 15, 8, 255]], np.uint8)
+    picture = colorize(mask, PALETTE, ignore=(15, 255))
+    assert picture[0, [1, 3]].tolist() == [[0, 0, 0]] * 2
+    assert (picture[0, [0, 2], ::-1] == PALETTE[[0, 8]]).all()
+
+
+def test_shares_of_views_and_of_every_class():
+    mask = np.random.default_rng(2).integers(0, 256, (64, 200), np.uint8)[::-2, 7::3]
+    ids, counts = np.unique(mask, return_counts=True)
+    assert class_shares(mask) == dict(zip(ids.tolist(), (counts / mask.size).tolist(), strict=True))
+
+
 def test_shares_count_pixels_largest_first():
     mask = np.array([[8, 8, 8, 15], [8, 15, 255, 0]], np.uint8)
     assert class_shares(mask) == {8: 0.5, 15: 0.25, 0: 0.125, 255: 0.125}

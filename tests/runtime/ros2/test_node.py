@@ -260,6 +260,7 @@ def test_slow_model_masks_the_newest_picture_and_the_others_are_counted(ros_pyth
         (["-p", "model:=5"], "the parameter model is 5; it must be text, in quotes where it looks like a number."),
         (["-p", "model:=missing"], "there is no bundle at missing"),
         (["-p", "backend:=abacus"], "'abacus' is not a backend; choose auto, cpu,"),
+        (["-p", "filter_mode:=cubic"], "filter_mode is 'cubic'; it must be 'linear' or 'point'."),
         (["-p", "ignore_classes:=[dog]"], "the parameter ignore_classes names 'dog', which is no class of the model"),
         (["-p", "rubbish"], "ROS does not start: "),
         (

@@ -67,7 +67,7 @@ def test_classes_of_another_type_are_refused(value) -> None:
         class_ids(read_class_words(value), CLASSES)
 
 
-@pytest.mark.parametrize("name", ["model", "backend", "precision"])
+@pytest.mark.parametrize("name", ["model", "backend", "precision", "filter_mode"])
 @pytest.mark.parametrize("value", [5, None, "", ["a"], 1.5, True])
 def test_text_must_be_text(name, value) -> None:
     with pytest.raises(UserError, match=rf"^the parameter {name} is .*; it must be text"):

@@ -153,11 +153,19 @@ assert source.live and [frame.index for frame in frames] == [0, 1, 2, 3, 4]
 assert all(frame.image.shape == (64, 48, 3) and frame.image.min() > 200 for frame in frames)
 with open_source(f"filesrc location={sys.argv[1]} ! decodebin") as source:
     assert not source.live and [frame.index for frame in source] == list(range(12))
-try:
-    next(iter(open_source("filesrc location=/none ! decodebin")))
-except SourceError as error:
-    print(error)
+for wrong in sys.argv[2:]:
+    try:
+        next(iter(open_source(wrong)))
+    except SourceError as error:
+        print(error)
 """
+WRONG = {
+    "filesrc location=/none ! decodebin": "",
+    "videotestsrcx ! videoconvert": ': no element "videotestsrcx"',  # OpenCV 4.6 waits for this one for good
+    "videotestsrc ! videoconvertx": ': no element "videoconvertx"',
+    "videotestsrc patern=1 ! videoconvert": ': no property "patern" in element "videotestsrc"',  # and for this one
+    "filesrc location=/none ! pngdecx": ': no element "pngdecx"',
+}
 
 
 def test_pipelines_run_in_an_opencv_that_has_gstreamer(tmp_path):
@@ -174,7 +182,7 @@ def test_pipelines_run_in_an_opencv_that_has_gstreamer(tmp_path):
     writer.release()
     root = Path(__file__).resolve().parents[3]
     ran = subprocess.run(
-        [python, "-c", SYSTEM_PROGRAM, str(tmp_path / "a.avi")],
+        [python, "-c", SYSTEM_PROGRAM, str(tmp_path / "a.avi"), *WRONG],
         env={**os.environ, "PYTHONPATH": str(root / ".typing"), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
@@ -184,4 +192,7 @@ def test_pipelines_run_in_an_opencv_that_has_gstreamer(tmp_path):
     if ran.returncode == 77 or "requires a different Python" in ran.stderr:
         pytest.skip("the system's OpenCV was built without GStreamer")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == "GStreamer cannot run filesrc location=/none ! decodebin; try it with gst-launch-1.0 first.\n"
+    assert ran.stdout.splitlines() == [
+        f"GStreamer cannot run {pipeline}{reason}; try it with gst-launch-1.0 first."
+        for pipeline, reason in WRONG.items()
+    ]
