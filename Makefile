@@ -45,7 +45,7 @@ demo: .venv/demo-installed
 	rm -rf $(DEMO)/$(MODEL)
 	$(BIN)/fcn-build model $(MODEL) -o $(DEMO)/$(MODEL) --precision fp32,fp16,int8
 	@echo "== mask the demo pictures and the demo clip"
-	rm -rf $(DEMO)/pictures
+	rm -rf $(DEMO)/pictures $(DEMO)/clip.mp4
 	$(BIN)/fcn-run demo:// $(DEMO)/pictures --model $(DEMO)/$(MODEL)
 	$(BIN)/fcn-run demo://clip $(DEMO)/clip.mp4 --model $(DEMO)/$(MODEL)
 	@echo

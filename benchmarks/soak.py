@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from fcnedge.benchmarks.machine import machine
-from fcnedge.runtime import Bundle, FakeBackend, Frame, Segmenter, Source, blend
+from fcnedge.runtime import Bundle, FakeBackend, Frame, Segmenter, Source
 from fcnedge.runtime.command import Parser, Progress, run_command, table, write_json
 from fcnedge.runtime.errors import UserError
+from fcnedge.runtime.look import Look
 from fcnedge.runtime.options import add_options, option, read_options
 from fcnedge.runtime.streams import Pipeline, SourceState, SourceStatus, Stream, StreamResult
 
@@ -170,16 +171,17 @@ def film(bundle: Bundle) -> Iterator[Figure]:
 
 
 def overhead(bundle: Bundle, frames: int = 20, rounds: int = 25) -> Iterator[Figure]:
-    """What a pipeline adds to bare calls of the segmenter, with and without a consumer that draws the overlay.
+    """What a pipeline adds to bare calls of the segmenter, with and without a consumer that draws fcn-run's overlay.
 
     The same ready-made pictures go all three ways, in short rounds by turns, so that whatever else the machine does
     falls on each; the median of the differences within a round is the figure.
     """
     pictures = [picture(index) for index in range(frames)]
     with Segmenter(bundle) as segmenter:
+        look = Look(segmenter.palette, segmenter.classes)
 
         def draw(result: StreamResult) -> None:
-            blend(result.frame.image, result.segmentation.mask, segmenter.palette)
+            look.draw(result.frame.image, result.segmentation.mask)
 
         def bare() -> None:
             for each in pictures:

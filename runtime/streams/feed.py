@@ -47,13 +47,19 @@ class Feed:
 
     changed: the condition, shared by all who work together, that guards everything here and is notified of each
     change. stall_timeout_s: after how many silent seconds a live camera is stalled. reconnect: whether a lost one is
-    tried again. Methods marked "held" are called with `changed` held.
+    tried again. place: of the source among all that were given. Methods marked "held" are called with `changed` held.
     """
 
     def __init__(
-        self, source: Source, changed: threading.Condition, *, stall_timeout_s: float = 5.0, reconnect: bool = True
+        self,
+        source: Source,
+        changed: threading.Condition,
+        *,
+        stall_timeout_s: float = 5.0,
+        reconnect: bool = True,
+        place: int = 0,
     ) -> None:
-        self.source = source
+        self.source, self.place = source, place
         self.error: Exception | None = None
         self._changed = changed
         self.stall_timeout_s, self._reconnect = stall_timeout_s, reconnect

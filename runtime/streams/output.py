@@ -26,7 +26,7 @@ class Output:
     """Hands results to a consumer, in order for each source: a live source's newest only, a film's all.
 
     changed: as in `Feed`; methods marked "held" are called with it held. on_error: called, held, when the consumer
-    has raised `error`.
+    has raised `error`. place: of the only source whose results are wanted; None for those of all.
     """
 
     def __init__(
@@ -34,9 +34,10 @@ class Output:
         consumer: Callable[[StreamResult], object],
         changed: threading.Condition,
         on_error: Callable[[], None],
+        place: int | None = None,
     ) -> None:
         self.error: BaseException | None = None
-        self._consumer, self._changed, self._on_error = consumer, changed, on_error
+        self._consumer, self._changed, self._on_error, self._place = consumer, changed, on_error, place
         self._name = getattr(consumer, "__qualname__", type(consumer).__qualname__)
         self._waiting: list[tuple[Feed, StreamResult]] = []
         self._taken = self._dropped = 0
@@ -49,17 +50,17 @@ class Output:
 
     def accepts(self, feed: Feed) -> bool:
         """Whether a result of this feed has a place (held): a live one always, replacing what waits."""
-        if feed.source.live or self._finishing:
+        if feed.source.live or self._finishing or not self._wants(feed):
             return True
         return sum(waiting is feed for waiting, _ in self._waiting) < FILM_RESULTS
 
     def offer(self, feed: Feed, result: StreamResult) -> None:
         """Let the result wait for the consumer (held)."""
-        if self._finishing:
+        if self._finishing or not self._wants(feed):
             return
-        places = [place for place, (waiting, _) in enumerate(self._waiting) if waiting is feed]
-        if feed.source.live and places:
-            self._waiting[places[0]] = (feed, result)  # it keeps its turn among the sources
+        turns = [turn for turn, (waiting, _) in enumerate(self._waiting) if waiting is feed]
+        if feed.source.live and turns:
+            self._waiting[turns[0]] = (feed, result)  # it keeps its turn among the sources
             self._dropped += 1
         else:
             self._waiting.append((feed, result))
@@ -79,6 +80,9 @@ class Output:
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def _wants(self, feed: Feed) -> bool:
+        return self._place in (None, feed.place)
 
     def _run(self) -> None:
         try:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..sources import InputOptions, Source
+from ..sources import InputOptions, Source, open_source
 from ..sources.address import hide_password
 from .feed import Feed
 from .output import Output, OutputStatus
@@ -47,7 +47,8 @@ class Pipeline:
     Results are shared by all consumers: nobody may write to a frame or mask.
 
     sources, segmenter, stall_timeout_s, reconnect, options: as for `Stream`, options being for every URI. consumers:
-    callables that take a `StreamResult`. Raises UserError without sources.
+    callables that take a `StreamResult`; `add` takes more. opener: what opens a URI.
+    Raises UserError without sources.
     """
 
     def __init__(
@@ -59,22 +60,37 @@ class Pipeline:
         stall_timeout_s: float = 5.0,
         reconnect: bool = True,
         options: InputOptions | None = None,
+        opener: Callable[[str, InputOptions], Source] = open_source,
     ) -> None:
         if isinstance(sources, str) or not sources:
             raise UserError(f"a pipeline takes a list of one source or more, got {sources!r}.")
         self._failed: dict[int, UserError] = {}
         self._names = [hide_password(each) if isinstance(each, str) else each.uri for each in sources]
-        ready: list[Source] = []
+        self._opened: dict[int, Source] = {}
         for place, source in enumerate(sources):
             with self._failure_kept(place):
-                ready.append(opened(source, options, stall_timeout_s))
-        if not ready:
-            raise next(iter(self._failed.values()))
+                self._opened[place] = opened(source, options, stall_timeout_s, opener)
+        raised = None if self._opened else next(iter(self._failed.values()))
         for error in self._failed.values():
-            _log.warning("%s", str(error))
-        self._shared = SharedModel(ready, segmenter, stall_timeout_s=stall_timeout_s, reconnect=reconnect)
+            if error is not raised:
+                _log.warning("%s", str(error))
+        if raised is not None:
+            raise raised
+        self._shared = SharedModel(self._opened, segmenter, stall_timeout_s=stall_timeout_s, reconnect=reconnect)
         self._outputs = [Output(consumer, self._shared.changed, self._shared.halt) for consumer in consumers]
         self._ran = False
+        self._reported: set[Feed] = set()
+
+    def add(self, consumer: Callable[[StreamResult], object], place: int | None = None) -> None:
+        """One more consumer, before `run`: of the results of the source at `place` alone, or of all."""
+        if self._ran:
+            raise RuntimeError("a consumer is added before the pipeline runs")
+        self._outputs.append(Output(consumer, self._shared.changed, self._shared.halt, place))
+
+    @property
+    def sources(self) -> list[Source | None]:
+        """Each source, in the order they were given; None for one that could not be opened."""
+        return [self._opened.get(place) for place in range(len(self._names))]
 
     @property
     def statuses(self) -> list[SourceStatus]:
@@ -103,12 +119,12 @@ class Pipeline:
         self._ran = True
         for output in self._outputs:
             output.start()
-        interrupted = True
         try:
             self._work(frames)
-            interrupted = False
-        finally:
-            self._finish(DRAIN_S if interrupted else None)
+            self._finish(None)
+        except BaseException:
+            self._finish(DRAIN_S)
+            raise
         self._raise_errors()
 
     def close(self) -> None:
@@ -131,7 +147,6 @@ class Pipeline:
             self._failed[place] = error
 
     def _work(self, frames: int | None) -> None:
-        reported: set[Feed] = set()
         made = 0
         while frames is None or made < frames:
             found = self._shared.next_result(self._has_room)
@@ -141,19 +156,27 @@ class Pipeline:
                 for output in self._outputs:
                     output.offer(*found)
             made += 1
-            self._report_failures(reported)
+            self._report_failures()
 
     def _has_room(self, feed: Feed) -> bool:
         return all(output.accepts(feed) for output in self._outputs)
 
-    def _report_failures(self, reported: set[Feed]) -> None:
-        for feed in self._shared.feeds:
-            if feed.error is not None and feed not in reported:
-                reported.add(feed)
-                if not isinstance(feed.error, UserError):
-                    raise feed.error
-                if len(self._shared.feeds) > 1:
-                    _log.warning("%s", str(feed.error))
+    def _report_failures(self) -> None:
+        """Log each source that has failed, once; where all have, their errors wait for the end of the run."""
+        failed = self._unreported()
+        for feed in failed:
+            if feed.error is not None and not isinstance(feed.error, UserError):
+                raise feed.error
+        if any(feed.error is None for feed in self._shared.feeds):
+            self._log_failures(failed)
+
+    def _unreported(self) -> list[Feed]:
+        return [feed for feed in self._shared.feeds if feed.error is not None and feed not in self._reported]
+
+    def _log_failures(self, failed: Sequence[Feed]) -> None:
+        for feed in failed:
+            self._reported.add(feed)
+            _log.warning("%s", str(feed.error))
 
     def _finish(self, drain_s: float | None) -> None:
         """Stop the captures and let the consumers finish, within `drain_s` seconds, None being as long as it takes."""
@@ -172,9 +195,12 @@ class Pipeline:
         for output in self._outputs:
             if output.error is not None:
                 raise output.error
-        errors = [feed.error for feed in self._shared.feeds]
-        bugs = [error for error in errors if error is not None and not isinstance(error, UserError)]
+        failed = self._unreported()
+        errors = [feed.error for feed in failed if feed.error is not None]
+        bugs = [error for error in errors if not isinstance(error, UserError)]
         if bugs:
             raise bugs[0]
-        if errors[0] is not None and all(errors):
+        all_failed = all(feed.error is not None for feed in self._shared.feeds)
+        self._log_failures(failed[1:] if all_failed else failed)
+        if all_failed and errors:
             raise errors[0]

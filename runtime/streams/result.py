@@ -14,7 +14,7 @@ class StreamResult:
 
     source: URI of the source, without a password. sequence: number of the frame in the source's count, from 0, dropped
     frames counted. dropped: frames of this source dropped so far. captured_s: when the frame was in hand; finished_s:
-    when its mask was.
+    when its mask was. place: of the source in the pipeline's list, from 0; two sources may have one URI.
     """
 
     frame: Frame
@@ -24,6 +24,7 @@ class StreamResult:
     dropped: int
     captured_s: float
     finished_s: float
+    place: int = 0
 
     @property
     def age_ms(self) -> float:

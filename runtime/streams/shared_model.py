@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -36,17 +36,19 @@ class FrameSegmenter(Protocol):
 class SharedModel:
     """Feeds that take turns at one model: after each frame the next source in the row that has one.
 
-    Results come one at a time from `next_result`, whose caller's thread the model runs on.
+    Results come one at a time from `next_result`, whose caller's thread the model runs on. sources: by their places in
+    the caller's list.
     """
 
     def __init__(
-        self, sources: Sequence[Source], segmenter: FrameSegmenter, *, stall_timeout_s: float, reconnect: bool
+        self, sources: Mapping[int, Source], segmenter: FrameSegmenter, *, stall_timeout_s: float, reconnect: bool
     ) -> None:
         if not 0 < stall_timeout_s <= 3600:
             raise UserError(f"the stall timeout is {stall_timeout_s}; it must be above 0 and at most 3600 seconds.")
         self.changed = threading.Condition()
         self.feeds = [
-            Feed(source, self.changed, stall_timeout_s=stall_timeout_s, reconnect=reconnect) for source in sources
+            Feed(source, self.changed, stall_timeout_s=stall_timeout_s, reconnect=reconnect, place=place)
+            for place, source in sources.items()
         ]
         self._segmenter = segmenter
         self._turn = 0
@@ -80,6 +82,7 @@ class SharedModel:
             dropped=taken.dropped,
             captured_s=taken.captured_s,
             finished_s=finished_s,
+            place=feed.place,
         )
 
     def statuses(self) -> list[SourceStatus]:
@@ -126,10 +129,15 @@ class SharedModel:
         return None
 
 
-def opened(source: str | Source, options: InputOptions | None, stall_timeout_s: float) -> Source:
+def opened(
+    source: str | Source,
+    options: InputOptions | None,
+    stall_timeout_s: float,
+    opener: Callable[[str, InputOptions], Source] = open_source,
+) -> Source:
     """The source itself, or what its URI names. A network camera is given up after the stall timeout."""
     if isinstance(source, Source):
         if options is not None:
             raise UserError(f"options go with a URI; {source.uri} is open already: give them to open_source.")
         return source
-    return open_source(source, options or InputOptions(timeout_s=stall_timeout_s))
+    return opener(source, options or InputOptions(timeout_s=stall_timeout_s))

@@ -52,7 +52,10 @@ class Stream:
         options: InputOptions | None = None,
     ) -> None:
         self._shared = SharedModel(
-            [opened(source, options, stall_timeout_s)], segmenter, stall_timeout_s=stall_timeout_s, reconnect=reconnect
+            {0: opened(source, options, stall_timeout_s)},
+            segmenter,
+            stall_timeout_s=stall_timeout_s,
+            reconnect=reconnect,
         )
 
     @property

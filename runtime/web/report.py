@@ -6,8 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 
-from ..streams.status import SourceStatus
-from .board import Board
+from .board import Board, BoardSource
 from .pictures import Look, hex_colours
 
 
@@ -68,19 +67,19 @@ def status_json(board: Board, look: Look, model: str, viewers: int) -> bytes:
             ClassReport(name, colour, class_id not in look.ignore)
             for class_id, (name, colour) in enumerate(zip(look.classes, colours, strict=True))
         ],
-        [_source(board, status) for status in board.sources()],
+        [_source(board, source) for source in board.sources()],
     )
     return json.dumps(asdict(report), allow_nan=False).encode()
 
 
-def _source(board: Board, status: SourceStatus) -> SourceReport:
-    published = board.newest(status.uri)
+def _source(board: Board, source: BoardSource) -> SourceReport:
+    published, status = board.newest(source), source.status
     report = SourceReport(
         status.uri,
         status.state.value,
         status.reason,
         status.fps,
-        board.masks_per_second(status.uri),
+        board.masks_per_second(source),
         status.captured,
         status.processed,
         status.dropped,

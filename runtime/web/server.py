@@ -72,6 +72,10 @@ class PageServer:
         try:
             await stop.wait()
         finally:
+            # Nobody more is let in, and who just was is made a connection, before the server is closed: asyncio leaves
+            # the socket of a connection open that is half made by then (its transport refuses a closed server).
+            self._loop.remove_reader(listener)
+            await _settled()
             server.close()
             while self._connections:
                 for task in self._connections:
@@ -95,6 +99,8 @@ class PageServer:
         task = self._loop.create_task(self._answer(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
+        # Not in `_answer` alone: a task that is cancelled before it begins runs none of its lines.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         crowded = len(self._connections) > self._limits.connections
@@ -199,7 +205,7 @@ class PageServer:
 
     def _newest(self, source: int) -> Published | None:
         sources = self._board.sources()
-        return self._board.newest(sources[source].uri) if source < len(sources) else None
+        return self._board.newest(sources[source]) if source < len(sources) else None
 
     def _encode(self, item: Published, kind: str) -> bytes:
         data = self._look.encoded(item, kind)
@@ -224,6 +230,12 @@ def _tune(writer: asyncio.StreamWriter) -> None:
     for name, value in options:
         if hasattr(socket, name):  # each system has some of them
             peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def _settled() -> None:
+    """Let asyncio finish the connections that it is making: each takes some turns of the loop."""
+    for _ in range(8):
+        await asyncio.sleep(0)
 
 
 async def _until_gone(reader: asyncio.StreamReader) -> None:

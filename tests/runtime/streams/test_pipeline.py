@@ -215,3 +215,90 @@ def test_pipelines_leave_no_thread_behind(segmenter, held):
             pipeline.run(frames=5)
         before = before or held()
     assert held(before) == before
+
+
+def test_result_says_at_which_place_its_source_stands_also_behind_one_that_was_not_opened(tmp_path, segmenter):
+    results = []
+    with Pipeline([str(tmp_path / "none.mp4"), Film(2, "same"), Film(3, "same")], segmenter) as pipeline:
+        assert [source.uri if source else None for source in pipeline.sources] == [None, "same", "same"]
+        pipeline.add(results.append)
+        pipeline.run()
+    assert [sum(each.place == place for each in results) for place in range(3)] == [0, 2, 3]
+
+
+def test_consumer_of_one_source_gets_all_of_it_and_nothing_else(segmenter):
+    first, second, both = [], [], []
+    with Pipeline([Film(9, "a"), Film(7, "b")], segmenter, [both.append]) as pipeline:
+        pipeline.add(lambda result: first.append((result.source, result.sequence)), 0)
+        pipeline.add(lambda result: second.append((result.source, result.sequence)), 1)
+        pipeline.run()
+        with pytest.raises(RuntimeError, match="before the pipeline runs"):
+            pipeline.add(both.append)
+    assert first == [("a", index) for index in range(9)]
+    assert second == [("b", index) for index in range(7)]
+    assert len(both) == 16
+
+
+def test_stuck_consumer_of_one_film_holds_up_no_other_film(segmenter, until, background):
+    gate, done = threading.Semaphore(0), []
+
+    def stuck(result):
+        assert gate.acquire(timeout=60)
+
+    with Pipeline([Film(20, "a"), Film(20, "b")], segmenter) as pipeline:
+        pipeline.add(stuck, 0)
+        pipeline.add(done.append, 1)
+        running = background(pipeline.run)
+        until(pipeline, lambda: pipeline.statuses[1].processed == 20)
+        assert pipeline.statuses[0].processed == 3
+        gate.release(20)
+        running.join()
+    assert len(done) == 20
+
+
+def test_failures_after_the_last_result_are_logged_too_and_of_all_one_is_raised(segmenter, caplog):
+    class Broken(Film):
+        def __iter__(self):
+            raise SourceError(f"{self.uri} broke")
+            yield
+
+    with Pipeline([Broken(1, "a"), Film(0, "b"), Broken(1, "c")], segmenter) as pipeline:
+        pipeline.run()
+    assert sorted(record.message for record in caplog.records) == ["a broke", "c broke"]
+    caplog.clear()
+    with Pipeline([Broken(1, "a"), Broken(1, "c")], segmenter) as pipeline, pytest.raises(SourceError) as caught:
+        pipeline.run()
+    assert sorted([str(caught.value), *(record.message for record in caplog.records)]) == ["a broke", "c broke"]
+
+
+def test_every_source_that_cannot_be_opened_is_named(segmenter, tmp_path, caplog):
+    with pytest.raises(SourceError, match=r"0\.mp4 does not exist"):
+        Pipeline([str(tmp_path / f"{index}.mp4") for index in range(3)], segmenter)
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}/{index}.mp4 does not exist" for index in (1, 2)
+    ]
+
+
+def test_interrupt_while_the_last_results_are_written_lets_consumers_finish_too(segmenter, monkeypatch):
+    writing, results = threading.Event(), []
+
+    def write(result):
+        writing.set()
+        assert released.wait(60)
+        results.append(result.sequence)
+
+    released, pipeline = threading.Event(), Pipeline([Film(2)], segmenter, [write])
+    join, joins = pipeline._outputs[0].join, []
+
+    def interrupted(timeout_s):
+        joins.append(timeout_s)
+        if len(joins) == 1:
+            assert writing.wait(60)
+            raise KeyboardInterrupt  # as Ctrl-C does between two waits
+        released.set()
+        return join(timeout_s)
+
+    monkeypatch.setattr(pipeline._outputs[0], "join", interrupted)
+    with pipeline, pytest.raises(KeyboardInterrupt):
+        pipeline.run()
+    assert results == [0, 1]

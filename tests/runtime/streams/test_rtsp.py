@@ -1,7 +1,13 @@
 """A real RTSP server on loopback: killed, restarted, frozen, behind a password."""
 
 import itertools
+import json
+import signal
+import subprocess
+import sys
 
+import cv2
+import numpy as np
 import pytest
 
 from fcnedge.runtime import SourceError
@@ -99,3 +105,43 @@ def test_server_that_never_answers_is_given_up_after_the_timeout(silent_port):
     source = open_source(f"rtsp://127.0.0.1:{silent_port}/clip", InputOptions(timeout_s=0.5))
     with source, pytest.raises(SourceError, match=r"gives no film within 0\.5 seconds"):
         next(iter(source))
+
+
+@pytest.mark.slow
+def test_command_line_reads_a_film_and_a_camera_that_comes_back_and_ends_in_order(
+    make_rtsp_server, tiny_bundle, tmp_path
+):
+    server: RtspServer = make_rtsp_server("user:secret")
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 48))
+    for _ in range(30):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    out, report = tmp_path / "out", tmp_path / "r.json"
+    command = [sys.executable, "-m", "fcnedge.runtime.cli", server.address, str(film), str(out), "--json", str(report)]
+    command += ["--model", str(tiny_bundle), "--backend", "fake"]
+    camera = out / f"127.0.0.1_{server.port}_clip" / "masks"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+
+        def wait_for_masks(count):
+            while process.poll() is None and len(list(camera.glob("*.png"))) < count:
+                pass
+
+        wait_for_masks(5)
+        server.kill()
+        assert process.stderr is not None
+        lost = process.stderr.readline()
+        written = len(list(camera.glob("*.png")))
+        server.start()
+        wait_for_masks(written + 5)
+        process.send_signal(signal.SIGINT)
+        shown, rest = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "trying again" in lost
+    assert "is live again" in rest
+    assert "secret" not in shown + lost + rest
+    first, second = json.loads(report.read_text())["sources"]
+    assert (second["frames"], second["warning"], second["live"]) == (30, None, None)
+    assert first["frames"] == len(list(camera.glob("*.png")))
+    assert first["live"]["captured"] == first["frames"] + first["live"]["dropped"]
+    assert first["live"]["connections"] == 2

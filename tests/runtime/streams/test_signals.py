@@ -17,7 +17,7 @@ def run():
     bundle = Bundle.load(sys.argv[1])
     with Segmenter(bundle, FakeBackend(bundle.manifest)) as segmenter, open_sink(sys.argv[2], fps=15) as sink:
         def write(result):
-            sink.write(result.frame, result.segmentation.mask, result.frame.image)
+            sink.take(result, result.frame.image)
             print(sink.written, flush=True)
 
         with Pipeline(["demo://camera"], segmenter, [write]) as pipeline:

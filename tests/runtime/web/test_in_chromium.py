@@ -166,7 +166,8 @@ def test_classes_in_view_are_listed_with_their_share(open_robot, chromium):
     names = (
         "[...document.querySelectorAll('#classes li:not([hidden])')].map(each => each.innerText.split('\\n').join(' '))"
     )
-    share = round(100 * np.mean(open_robot.page._board.newest("camera://0").result.segmentation.mask == 1))
+    board = open_robot.page._board
+    share = round(100 * np.mean(board.newest(*board.sources()).result.segmentation.mask == 1))
     assert chromium.run(names) == [f"black {100 - share} %", f"blue {share} %"]
     chromium.click("document.getElementById('more')")
     assert len(chromium.run(names)) == 8

@@ -1,5 +1,9 @@
 """The page as its user has it: opened, fed from any thread, refused in one sentence."""
 
+import contextlib
+import gc
+import socket
+import sys
 import threading
 
 import numpy as np
@@ -75,3 +79,25 @@ def test_interpreter_ends_though_nobody_closed_the_page():
     )
     done = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_connections_that_come_while_the_page_closes_are_closed_with_it(open_page, monkeypatch):
+    left_open = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: left_open.append(str(unraisable.exc_value)))
+    for _ in range(30):
+        page = open_page()
+        port, clients = int(page.url.rstrip("/").rpartition(":")[2]), []
+
+        def connect(port=port, clients=clients):
+            with contextlib.suppress(OSError):  # the page is closed
+                for _ in range(8):
+                    clients.append(socket.create_connection(("127.0.0.1", port), timeout=30))
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        page.close()
+        thread.join()
+        for client in clients:
+            client.close()
+        gc.collect()
+    assert left_open == []
