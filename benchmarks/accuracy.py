@@ -11,11 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from fcnedge.benchmarks.machine import machine_facts
+from fcnedge.benchmarks.report.accuracy_html import accuracy_html, accuracy_markdown, pareto_file
+from fcnedge.benchmarks.report.accuracy_report import FORMAT, TOOL, AccuracyReport, AccuracyRow
+from fcnedge.benchmarks.report.page import write_page
 from fcnedge.calibration.miou import MIOU_7, ConfusionMatrix, usual_subset
 from fcnedge.calibration.voc import VocSample, read_voc
 from fcnedge.runtime import Bundle, Segmentation, Segmenter
 from fcnedge.runtime.backends.cpu_target import cpu_target
-from fcnedge.runtime.command import Progress, table
+from fcnedge.runtime.command import Progress, write_json
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.manifest import PRECISIONS
 from fcnedge.runtime.options import option
@@ -25,7 +29,7 @@ from fcnedge.runtime.options import option
 class AccuracyOptions:
     """Command line of fcn-bench accuracy."""
 
-    bundle: Path = option("bundle folder", positional=True)
+    bundles: tuple[Path, ...] = option("bundle folders: of one model at several sizes, or several", positional=True)
     data: Path = option("folder in VOC layout", metavar="VOC")
     split: str = option("list of pictures, ImageSets/Segmentation/NAME.txt", "val")
     precision: str = option(
@@ -37,68 +41,9 @@ class AccuracyOptions:
     )
     threads: int | None = option("CPU threads of one inference; default: one per core", None)
     json: Path | None = option("write the result as JSON", None, metavar="FILE")
-
-
-@dataclass(frozen=True)
-class AccuracyRow:
-    """One graph with one backend. mIoU, IoU, accuracy and equality are shares of 1.
-
-    graph_bytes: size of the graph with the files that hold its weights. iou: per class that occurs.
-    drop_points: percentage points of miou_subset below the first row's.
-    labels_equal: share of all pixels, void too, that have the first row's label.
-    p50_ms: median of one frame through the segmenter, milliseconds, in turns with the other rows.
-    """
-
-    precision: str
-    backend: str
-    graph_bytes: int
-    miou: float
-    miou_subset: float
-    drop_points: float
-    labels_equal: float
-    pixel_accuracy: float
-    p50_ms: float
-    iou: dict[str, float]
-
-    @property
-    def title(self) -> str:
-        """`int8 openvino`."""
-        return f"{self.precision} {self.backend}"
-
-
-@dataclass(frozen=True)
-class AccuracyReport:
-    """All rows, on the same pictures at the pictures' own size. threads: of one inference, None for one per core."""
-
-    model: str
-    size: str
-    split: str
-    pictures: int
-    subset: tuple[str, ...]
-    threads: int | None
-    rows: tuple[AccuracyRow, ...]
-
-    def text(self) -> str:
-        """The report as text tables."""
-        mean, first = f"mIoU-{len(self.subset)} %", self.rows[0]
-        header = ("precision", "backend", "MB", "mIoU %", mean, "drop", "labels equal %", "pixels right %", "p50 ms")
-        rows = [
-            (
-                *(row.precision, row.backend, round(row.graph_bytes / 1e6, 2), 100 * row.miou, 100 * row.miou_subset),
-                *(round(row.drop_points, 2), 100 * row.labels_equal, 100 * row.pixel_accuracy, row.p50_ms),
-            )
-            for row in self.rows
-        ]
-        classes = [(name, *(round(100 * row.iou[name], 2) for row in self.rows)) for name in first.iou]
-        threads = "one thread per core" if self.threads is None else f"{self.threads} threads"
-        return "\n\n".join(
-            (
-                table(rows, header),
-                table(classes, ("IoU %", *(row.title for row in self.rows))),
-                f"{self.model} at {self.size} on {self.split}, {len(first.iou)} classes occur, {threads}; "
-                f"drop in points of {mean[:-2]}, and equal labels, against {first.title}",
-            )
-        )
+    html: Path | None = option("write tables and Pareto picture as one HTML file", None, metavar="FILE")
+    picture: Path | None = option("write the Pareto picture as SVG", None, metavar="FILE")
+    markdown: Path | None = option("write the tables as Markdown", None, metavar="FILE")
 
 
 @dataclass(frozen=True)
@@ -123,8 +68,8 @@ def measure_accuracy(options: AccuracyOptions) -> Accuracy:
     report = compare_accuracy(replace(options, precision="auto", backend="onnxruntime"))
     (row,) = report.rows
     return Accuracy(
-        model=report.model,
-        size=report.size,
+        model=row.model,
+        size=row.size,
         precision=row.precision,
         split=report.split,
         pictures=report.pictures,
@@ -143,31 +88,45 @@ def compare_accuracy(options: AccuracyOptions) -> AccuracyReport:
     Every picture is decoded once and goes through all rows before the next, so that whatever else the machine does
     falls on all of them. All rows are open at once, with the memory that takes.
     """
-    bundle = Bundle.load(options.bundle)
-    manifest = bundle.manifest
-    precisions = _precisions(options.precision, bundle)
+    bundles = [Bundle.load(path) for path in options.bundles]
+    classes = _classes(bundles)
+    precisions = [_precisions(options.precision, bundle) for bundle in bundles]
     backends = _listed("--backend", options.backend)
-    subset = _subset(options.subset, manifest.classes)
+    subset = _subset(options.subset, classes)
     samples = read_voc(options.data, options.split)
     with contextlib.ExitStack() as opened, contextlib.closing(Progress()) as progress:
-        runs = [
-            _Run(opened.enter_context(Segmenter(bundle, backend, precision, options.threads)), precision)
-            for precision in precisions
-            for backend in backends
+        groups = [
+            [
+                _Run(opened.enter_context(Segmenter(bundle, backend, precision, options.threads)), precision)
+                for precision in names
+                for backend in backends
+            ]
+            for bundle, names in zip(bundles, precisions, strict=True)
         ]
         for index, sample in enumerate(samples):
             progress("accuracy", index, len(samples))
-            _score(sample, runs, random.Random(index))
-        rows = [run.row(subset, runs[0]) for run in runs]
+            _score(sample, groups, random.Random(index))
+        rows = [run.row(subset, group[0]) for group in groups for run in group]
     return AccuracyReport(
-        model=manifest.name,
-        size=f"{manifest.input.width}x{manifest.input.height} {manifest.input.fit}",
+        tool=TOOL,
+        format=FORMAT,
+        machine=machine_facts(),
         split=f"{options.split}, {len(samples)} pictures",
         pictures=len(samples),
         subset=subset,
         threads=options.threads,
         rows=tuple(rows),
     )
+
+
+def write_files(report: AccuracyReport, options: AccuracyOptions) -> None:
+    """Write the files that `options` name. Raises UserError when one cannot be written."""
+    if options.json is not None:
+        write_json(report, options.json)
+    written = ((options.html, accuracy_html), (options.picture, pareto_file), (options.markdown, accuracy_markdown))
+    for path, write in written:
+        if path is not None:
+            write_page(write(report), path)
 
 
 class _Run:
@@ -186,10 +145,12 @@ class _Run:
         self.pixels += found.mask.size
 
     def row(self, subset: Sequence[str], first: _Run) -> AccuracyRow:
-        names = self.segmenter.classes
+        manifest, names = self.segmenter.bundle.manifest, self.segmenter.classes
         ids = [names.index(name) for name in subset]
         iou = zip(names, self.matrix.iou(), strict=True)
         return AccuracyRow(
+            model=manifest.name,
+            size=f"{manifest.input.width}x{manifest.input.height} {manifest.input.fit}",
             precision=self.precision,
             backend=self.segmenter.backend.name,
             graph_bytes=_graph_bytes(self.segmenter.bundle, self.precision, self.segmenter.backend.name),
@@ -203,15 +164,26 @@ class _Run:
         )
 
 
-def _score(sample: VocSample, runs: Sequence[_Run], order: random.Random) -> None:
+def _score(sample: VocSample, groups: Sequence[Sequence[_Run]], order: random.Random) -> None:
     """One picture through all runs, in another order each time: a backend's threads may spin on after their work."""
     image, truth = sample.read_image(), sample.read_mask()
+    runs = [run for group in groups for run in group]
     found = {run: run.segmenter.segment(image) for run in order.sample(runs, len(runs))}
     try:
-        for run in runs:
-            run.add(truth, found[run], found[runs[0]].mask)
+        for group in groups:
+            for run in group:
+                run.add(truth, found[run], found[group[0]].mask)
     except ValueError as error:
         raise UserError(f"{sample.mask_path} does not fit its picture or the model: {error}.") from error
+
+
+def _classes(bundles: Sequence[Bundle]) -> tuple[str, ...]:
+    """The classes of all bundles. Raises UserError when they are not the same."""
+    first = bundles[0]
+    for bundle in bundles[1:]:
+        if bundle.manifest.classes != first.manifest.classes:
+            raise UserError(f"{bundle.path} has other classes than {first.path}; compare models of the same classes.")
+    return first.manifest.classes
 
 
 def _precisions(text: str, bundle: Bundle) -> tuple[str, ...]:

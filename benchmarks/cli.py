@@ -6,12 +6,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fcnedge.runtime.command import EXIT_DONE, Parser, run_command, write_json
+from fcnedge.runtime.command import EXIT_DONE, Parser, run_command
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.options import add_commands, read_options
 
-from .accuracy import AccuracyOptions, compare_accuracy
+from .accuracy import AccuracyOptions, compare_accuracy, write_files
+from .combined import ReportOptions, combine
+from .compare import CompareOptions, compare
+from .compare import write_report as write_comparison
 from .latency import LatencyOptions, measure_latency, write_report
+from .predict import PredictOptions
+from .predict import run as run_prediction
+from .predict import write_report as write_prediction
 from .report.baseline import EXIT_REGRESSION
 
 
@@ -33,9 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _accuracy(options: AccuracyOptions) -> None:
     report = compare_accuracy(options)
-    if options.json is not None:
-        write_json(report, options.json)
-    print(report.text())
+    print(report.text(), flush=True)  # before what may fail
+    write_files(report, options)
+
+
+def _compare(options: CompareOptions) -> None:
+    report = compare(options)
+    print(report.text(), flush=True)  # before what may fail
+    write_comparison(report, options)
+    if report.interrupted:  # as for latency
+        raise KeyboardInterrupt
+
+
+def _predict(options: PredictOptions) -> None:
+    report = run_prediction(options)
+    print(report.text(), flush=True)  # before what may fail
+    write_prediction(report, options)
 
 
 def _latency(options: LatencyOptions) -> int | None:
@@ -51,7 +70,10 @@ def _latency(options: LatencyOptions) -> int | None:
 
 _COMMANDS: dict[str, tuple[type, Callable[[Any], int | None], str]] = {
     "accuracy": (AccuracyOptions, _accuracy, "score a bundle on pictures in VOC layout, per precision and backend"),
+    "compare": (CompareOptions, _compare, "time and score our rows beside other runtimes, in turns"),
     "latency": (LatencyOptions, _latency, "time a bundle stage by stage on this machine"),
+    "predict": (PredictOptions, _predict, "what a bundle should take on a board that is not here"),
+    "report": (ReportOptions, combine, "put what the others wrote with --json into one page"),
 }
 
 

@@ -27,7 +27,7 @@ from fcnedge.benchmarks.layers.profile import profile_layers
 from fcnedge.benchmarks.machine import MachineFacts, machine_facts
 from fcnedge.benchmarks.measured_bundle import measured_bundle
 from fcnedge.benchmarks.report.baseline import compare_reports, read_baseline, refuse_other
-from fcnedge.benchmarks.report.latency_html import write_html
+from fcnedge.benchmarks.report.latency_html import latency_html, latency_markdown
 from fcnedge.benchmarks.report.latency_report import (
     FORMAT,
     TOOL,
@@ -37,6 +37,7 @@ from fcnedge.benchmarks.report.latency_report import (
     SourceFacts,
     notes_on,
 )
+from fcnedge.benchmarks.report.page import write_page
 from fcnedge.benchmarks.sensors.conditions import Sensors, conditions
 from fcnedge.benchmarks.sensors.memory import Memory, peak_bytes, resident_bytes
 from fcnedge.benchmarks.sensors.nvml import Nvml, open_nvml
@@ -81,6 +82,7 @@ class LatencyOptions:
     duration: float | None = option("seconds to measure likewise; default: 10, and 100 frames at least", None)
     json: Path | None = option("write the result as JSON", None, metavar="FILE")
     html: Path | None = option("write the report as one HTML file", None, metavar="FILE")
+    markdown: Path | None = option("write the stages as Markdown", None, metavar="FILE")
     baseline: Path | None = option("compare with an earlier --json; exit 3 on a regression", None, metavar="FILE")
     force: bool = option("compare with a baseline of another machine, model or source", False)
 
@@ -116,7 +118,9 @@ def write_report(report: LatencyReport, options: LatencyOptions) -> None:
     if options.json is not None:
         write_json(report, options.json)
     if options.html is not None:
-        write_html(report, options.html)
+        write_page(latency_html(report), options.html)
+    if options.markdown is not None:
+        write_page(latency_markdown(report), options.markdown)
 
 
 class _Measurement:
@@ -297,7 +301,8 @@ def _check(options: LatencyOptions) -> None:
         raise UserError(f"--duration is {options.duration}; it must be seconds above 0.")
     if options.force and options.baseline is None:
         raise UserError("--force is for a comparison; name a report with --baseline.")
-    for flag, path in (("--json", options.json), ("--html", options.html)):
+    files = (("--json", options.json), ("--html", options.html), ("--markdown", options.markdown))
+    for flag, path in files:
         if path is not None and path.is_dir():
             raise UserError(f"{path} is a folder; choose the name of a file for {flag}.")
 

@@ -12,7 +12,7 @@ from fcnedge.runtime.bundle import sha256_of
 from fcnedge.runtime.child_command import python_module, run_child
 from fcnedge.runtime.errors import BundleError, UserError
 from fcnedge.runtime.manifest import FORMAT_VERSION
-from fcnedge.runtime.user_cache import user_cache
+from fcnedge.runtime.user_cache import make_private, user_cache
 
 SHIPPED = "fcn8s-lite0-voc"
 AT_HAND = (Path("build/demo") / SHIPPED, Path(SHIPPED))
@@ -68,6 +68,10 @@ def _cached(name: str, size: tuple[int, int] | None) -> Path:
     command = python_module("fcnedge.build_engine.cli", "model", name, "-o", str(folder), "--precision", PRECISIONS)
     if size is not None:
         command += ["--size", _shown(size)]
+    try:
+        make_private(folder.parent)
+    except OSError as error:
+        raise UserError(f"{folder.parent} cannot be made ({error.strerror}); name a bundle with --model.") from error
     try:
         # A child, so that TensorFlow's memory and threads are gone before anything is measured.
         run_child(command, "fcn-build model")

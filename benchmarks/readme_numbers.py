@@ -1,7 +1,8 @@
 """Write the numbers of README and model card from the committed result files, so that none is typed by hand.
 
 In benchmarks/results, sizes.json comes from `benchmarks/sizes.py --json`, accuracy.json from
-`fcn-bench accuracy --backend onnxruntime,openvino --json`, head.json from `benchmarks/head.py --json` and
+`fcn-bench accuracy --backend onnxruntime,openvino --json`, compare.json from `fcn-bench compare --json`,
+latency.json from `python benchmarks/latency.py --json`, head.json from `benchmarks/head.py --json` and
 build-fcn8s-vgg16.json from `fcn-build model fcn8s-vgg16 --size 512x512 --json`.
 """
 
@@ -61,10 +62,12 @@ def numbers() -> str:
             *rows,
             "",
             *_precisions(),
+            *_compared(),
             f"mIoU-7 is the mean over {subset}: the classes with enough pixels in the {sizes['rows'][0]['pictures']} "
             "pictures used, a subset of VOC2012 val with SBD masks.",
             "",
             *_weak_classes(),
+            *_latency(),
             f"The head, class scores to a mask of class ids on {head['pictures']} of these pictures: "
             f"**{head['ratio']:.0f}x faster** than dense deconvolution in ONNX Runtime and NumPy argmax "
             f"({head['sparse_ms']:.1f} against {head['dense_ms']:.0f} ms, one thread), pixels that "
@@ -88,13 +91,55 @@ def _precisions() -> list[str]:
         for row in accuracy["rows"]
     ]
     return [
-        f"Every precision at {accuracy['size']}. A CPU computes FP16 graphs in float32: they are for GPUs. Rows take "
-        "turns picture by picture, which costs each of them the caches: compare them with each other, not with the "
-        "table above.",
+        f"Every precision at {accuracy['rows'][0]['size']}. A CPU computes FP16 graphs in float32: they are for GPUs. "
+        "Rows take turns picture by picture, which costs each of them the caches: compare them with each other, not "
+        "with the table above.",
         "",
         "| precision | backend | graph MB | mIoU-7 % | drop, points | labels as in the first row % | ms per frame |",
         "|---|---|---|---|---|---|---|",
         *rows,
+        "",
+    ]
+
+
+def _compared() -> list[str]:
+    """The table of other ways to the same mask, as Markdown lines."""
+    report = _read("compare.json")
+    rows = [row for row in report["rows"] if row["p50_ms"] is not None]
+    lines = [
+        f"| {row['name']} | {row['p50_ms']:.1f} | {_ratio(row)} | {_percent(row['miou7'])} |"
+        for row in sorted(rows, key=lambda row: row["p50_ms"])
+    ]
+    return [
+        f"Beside other ways to the same mask, {report['threads']} threads, a frame of {report['frame_size']} in, a "
+        f"mask of its size out, in turns, ratios to {report['reference']} with 95% intervals ([how](docs/compare.md)):",
+        "",
+        "| | ms per frame | times as long | mIoU-7 % |",
+        "|---|---|---|---|",
+        *lines,
+        "",
+    ]
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    if row["ratio_low"] == row["ratio_high"]:
+        return f"{row['ratio']:.0f}"
+    digits = 0 if row["ratio"] >= 100 else 1
+    return f"{row['ratio']:.{digits}f} ({row['ratio_low']:.{digits}f} to {row['ratio_high']:.{digits}f})"
+
+
+def _percent(share: float | None) -> str:
+    return "not scored" if share is None else f"{100 * share:.1f}"
+
+
+def _latency() -> list[str]:
+    """What `latency.py` measured, as Markdown lines."""
+    report = _read("latency.json")
+    model, whole = report["model"], report["stages"]["end_to_end"]
+    return [
+        f"`python benchmarks/latency.py` on that machine, {model['backend']} {model['precision'].upper()}, "
+        f"{report['source']['frame_sizes'][0]} frames: decoded, segmented and painted in {whole['p50_ms']:.1f} ms (p99 "
+        f"{whole['p99_ms']:.1f}), {report['throughput_fps']:.0f} frames per second one after another.",
         "",
     ]
 
@@ -107,7 +152,7 @@ def _weak_classes() -> list[str]:
     if not weak:
         return []
     named = ", ".join(f"{name} {100 * iou:.1f}%" for iou, name in weak)
-    where = f"at {accuracy['size']} in {row['precision'].upper()}"
+    where = f"at {row['size']} in {row['precision'].upper()}"
     return [f"**Weak classes**, with an IoU under {100 * WEAK_IOU:.0f}% {where}: {named}.", ""]
 
 

@@ -57,7 +57,7 @@ def measure_sizes(options: SizesOptions) -> SizesResult:
         for index, source in enumerate(sources):
             bundle = Path(folder) / str(index)
             build_bundle(source, bundle)
-            accuracy = AccuracyOptions(bundle, options.data, split=options.split, threads=options.threads)
+            accuracy = AccuracyOptions((bundle,), options.data, split=options.split, threads=options.threads)
             rows.append(measure_accuracy(accuracy))
             sys.stderr.write(f"{_row(rows[-1])}\n")
     return SizesResult(machine(), options.threads or os.cpu_count() or 1, tuple(rows))

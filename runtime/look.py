@@ -63,7 +63,7 @@ class Look:
         if not self.legend:
             return picture
         shares = {class_id: share for class_id, share in class_shares(mask).items() if class_id not in self.ignore}
-        return legend(picture, shares, self.classes, self.palette)
+        return legend(picture, shares, self.classes, self.palette, in_place=True)
 
 
 def parse_visuals(text: str) -> tuple[str, ...]:

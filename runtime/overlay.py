@@ -35,10 +35,12 @@ def blend(
         raise UserError(f"alpha is {alpha}; it must lie between 0 (frame only) and 1 (colour only)")
     cv2 = load_cv2()
     frame = np.ascontiguousarray(frame)
-    painted = np.full(256, 255, np.uint8)
-    painted[[*ignore, VOID]] = 0
-    tinted = cv2.addWeighted(frame, 1.0 - alpha, colorize(mask, palette), alpha, 0.0)
-    return cv2.copyTo(tinted, cv2.LUT(np.ascontiguousarray(mask), painted), frame.copy())
+    kept = np.zeros(256, np.uint8)
+    kept[[*ignore, VOID]] = 255
+    # One new picture in all: the pages of each further one would cost as much as the mixing itself.
+    colours = colorize(mask, palette)
+    tinted = cv2.addWeighted(frame, 1.0 - alpha, colours, alpha, 0.0, dst=colours)
+    return cv2.copyTo(frame, cv2.LUT(np.ascontiguousarray(mask), kept), tinted)
 
 
 def colorize(mask: np.ndarray, palette: np.ndarray, *, ignore: Collection[int] = ()) -> np.ndarray:
@@ -68,15 +70,17 @@ def legend(
     shares: Mapping[int, float],
     names: Sequence[str],
     palette: np.ndarray,
+    *,
+    in_place: bool = False,
 ) -> np.ndarray:
     """The frame with a strip along its bottom: colour, name and share of pixels of each class present.
 
-    frame: (H, W, 3) uint8 BGR, left as it is; shares: what `class_shares` returns, in the order to draw; void is left
-    out. names: one per class id; palette: (n, 3) uint8 RGB. The strip grows to a third of the frame at most; classes
-    that do not fit are counted as "+3 more". Returns (H, W, 3) uint8 BGR.
+    frame: (H, W, 3) uint8 BGR, left as it is unless in_place; shares: what `class_shares` returns, in the order to
+    draw; void is left out. names: one per class id; palette: (n, 3) uint8 RGB. The strip grows to a third of the frame
+    at most; classes that do not fit are counted as "+3 more". Returns (H, W, 3) uint8 BGR.
     """
     _check_frame(frame)
-    out = np.ascontiguousarray(frame).copy()
+    out = frame if in_place else np.ascontiguousarray(frame).copy()
     present = [(class_id, share) for class_id, share in shares.items() if class_id != VOID]
     height, width = out.shape[:2]
     text = _Text(width, height)

@@ -115,7 +115,7 @@ def written_by_the_readme() -> set[str]:
     names = set()
     for command in COMMANDS:
         words = command.words
-        names |= {words[i + 1] for i, word in enumerate(words) if word in ("-o", "--output", "--json", "--picture")}
+        names |= {words[i + 1] for i, word in enumerate(words) if word in ("-o", "--output", "--json", "--picture", "--html")}
         if words[0] == "fcn-run" and "://" not in words[2]:
             names.add(words[2])
     return {name.split("/")[0] for name in names}

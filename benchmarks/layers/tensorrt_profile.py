@@ -28,8 +28,7 @@ def profile_tensorrt(bundle: Bundle, precision: str, module: str, image: np.ndar
     library = load_library(module)
     backend = TensorRtBackend(bundle, precision, module=module, build=False)
     try:
-        context = getattr(getattr(backend, "_network", None), "_context", None)
-        collector = attach_collector(library, context)
+        collector = attach_collector(library, backend.execution_context)
         runs = []
         started = perf_counter()
         while len(runs) < PROFILED_RUNS and (len(runs) < FEWEST_RUNS or perf_counter() - started < PROFILED_S):

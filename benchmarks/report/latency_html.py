@@ -1,11 +1,10 @@
-"""The latency report as one HTML page: figures, stages, histogram, timeline, layers, conditions and the machine."""
+"""The latency report as HTML (figures, stages, histogram, timeline, layers, the machine) and as Markdown."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
@@ -13,34 +12,45 @@ from fcnedge.runtime.command import jsonable
 
 from ..timing.stages import PARTS
 from .latency_report import LatencyReport, describe_run
-from .page import figure, figures, html_table, page, paragraph, section, write_page
+from .page import figure, figures, html_table, markdown_table, page, paragraph, section
 from .svg import Bar, bars, histogram, timeline
 
 MAX_LAYERS = 25
 
 
-def write_html(report: LatencyReport, path: Path) -> None:
-    """Write the report to `path`. Raises UserError when that fails."""
-    write_page(latency_html(report), path)
-
-
 def latency_html(report: LatencyReport) -> str:
     """The report as a document."""
-    model = report.model
-    title = f"{model.name}: latency, {model.backend} {model.precision}"
-    return page(title, (part for part in _parts(report, title) if part))
+    title = latency_title(report)
+    return page(title, (f"<h1>{escape(title)}</h1>", *latency_sections(report)))
 
 
-def _parts(report: LatencyReport, title: str) -> Iterator[str]:
+def latency_title(report: LatencyReport) -> str:
+    """`fcn8s-lite0-voc: latency, openvino int8`."""
+    return f"{report.model.name}: latency, {report.model.backend} {report.model.precision}"
+
+
+def latency_sections(report: LatencyReport) -> Iterator[str]:
+    """The report as parts of a larger page."""
+    return (part for part in _parts(report) if part)
+
+
+def latency_markdown(report: LatencyReport) -> str:
+    """The stages and what they are of, for pasting into an issue."""
+    header, rows = report.stage_table()
+    lines = [f"**{latency_title(report)}**", "", markdown_table(rows, header), ""]
+    lines += [f"- {line}" for line in report.lines()]
+    return "\n".join(lines) + "\n"
+
+
+def _parts(report: LatencyReport) -> Iterator[str]:
     model, source = report.model, report.source
-    yield f"<h1>{escape(title)}</h1>"
     yield paragraph(f"{report.machine.title}; {report.machine.kernel}; {report.machine.python}", "soft")
     threads = f"{model.threads} threads" if model.threads else "one thread per core"
     yield paragraph(f"{model.input}, {threads}; {source.uri} at {', '.join(source.frame_sizes[:3])}", "soft")
     if report.partial is not None:
         yield paragraph(f"Partial: {report.partial}.", "warn")
     for note in report.notes:
-        yield paragraph(f"{note[0].upper()}{note[1:]}.", "warn")
+        yield paragraph(_sentence(note), "warn")
     yield figures(_figures(report))
     if report.baseline is not None:
         yield _baseline(report)
@@ -69,12 +79,7 @@ def _figures(report: LatencyReport) -> Iterator[tuple[str, str]]:
 
 
 def _stages(report: LatencyReport) -> str:
-    rows = [
-        (name, times.min_ms, times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms, times.jitter_ms)
-        for name, times in report.stages.items()
-        if times is not None
-    ]
-    header = ("stage", "min ms", "p50 ms", "p90 ms", "p99 ms", "max ms", "jitter ms")
+    header, rows = report.stage_table()
     return section(
         "Stages",
         figure(bars(list(_waterfall(report)), "ms"), "Medians, each stage from where the one before it ended."),
@@ -192,7 +197,7 @@ def _facts(report: LatencyReport) -> str:
             elif isinstance(value, list):
                 value = ", ".join(map(str, value))
             rows.append((field.name.replace("_", " "), "–" if value in (None, "") else str(value)))
-    return html_table(rows, ("", ""))
+    return html_table(rows, ("", ""), wrap=True)
 
 
 def _is_note(line: str) -> bool:

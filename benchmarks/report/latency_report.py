@@ -103,7 +103,8 @@ class LatencyReport:
 
     def text(self) -> str:
         """The report as text tables."""
-        parts = [_stages(self.stages), "\n".join(self._lines())]
+        header, stages = self.stage_table()
+        parts = [table(stages, header), "\n".join(self.lines())]
         if self.saturated is not None and self.saturated.rows:
             rows = [
                 (row.workers, row.threads_each or "-", row.fps, row.p50_ms, row.frames) for row in self.saturated.rows
@@ -125,7 +126,16 @@ class LatencyReport:
         more = f"\nand {rest} more; all {len(slowest)} take {self.layer_profile.sum_ms:.2f} ms" if rest > 0 else ""
         return table(rows, ("slowest layers", "type", "run by", "ms", "%")) + more
 
-    def _lines(self) -> Iterator[str]:
+    def stage_table(self) -> tuple[tuple[str, ...], list[tuple]]:
+        """(header, rows): the times of each stage that this path has, in milliseconds."""
+        return ("stage", "min ms", "p50 ms", "p90 ms", "p99 ms", "max ms", "jitter ms"), [
+            (name, times.min_ms, times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms, times.jitter_ms)
+            for name, times in self.stages.items()
+            if times is not None
+        ]
+
+    def lines(self) -> Iterator[str]:
+        """What ran where, and what `describe_run` says of it."""
         model, source = self.model, self.source
         yield (
             f"{model.name} {model.input}, {model.backend} {model.precision}, "
@@ -186,15 +196,6 @@ def notes_on(
     if not warm_up.settled:
         found.append("the run did not settle: its times are no steady state's")
     return tuple(found)
-
-
-def _stages(stages: dict[str, Times | None]) -> str:
-    rows = [
-        (name, times.min_ms, times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms, times.jitter_ms)
-        for name, times in stages.items()
-        if times is not None
-    ]
-    return table(rows, ("stage", "min ms", "p50 ms", "p90 ms", "p99 ms", "max ms", "jitter ms"))
 
 
 def _warm_up(warm_up: WarmUp) -> str:

@@ -31,7 +31,7 @@ p { margin: 6px 0; } .soft { color: var(--soft); }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 600; } td.number, th.number { text-align: right; }
-td { overflow-wrap: anywhere; } td.number { white-space: nowrap; }
+.wrap td { overflow-wrap: anywhere; } td.number { white-space: nowrap; }
 figure { margin: 8px 0; } figcaption { color: var(--soft); font-size: 13px; }
 svg.chart { width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; }
 .chart text { fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round; }
@@ -40,6 +40,7 @@ svg.chart { width: 100%; height: auto; display: block; font: 12px system-ui, san
 .chart .grid { stroke: var(--line); stroke-width: 1; } .chart .axis { stroke: var(--soft); }
 .chart .mark { stroke: var(--mark); stroke-width: 1.5; } .chart .shade { fill: var(--band); }
 .chart .dot { fill: var(--bar); fill-opacity: 0.65; } .chart .out { fill: var(--soft); }
+.chart .best { fill: var(--mark); fill-opacity: 1; }
 """
 
 
@@ -51,6 +52,12 @@ def page(title: str, parts: Iterable[str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def alone(chart: str) -> str:
+    """A chart of `svg` as a file of its own, with the page's style and background inside."""
+    start, rest = chart.split(">", 1)
+    return f'{start}><style>{_STYLE}</style><rect width="100%" height="100%" fill="var(--paper)"/>{rest}\n'
 
 
 def section(title: str, *parts: str) -> str:
@@ -77,8 +84,8 @@ def figures(values: Iterable[tuple[str, str]]) -> str:
     return f'<div class="figures">\n{inside}\n</div>'
 
 
-def html_table(rows: Iterable[Sequence[Any]], header: Sequence[str]) -> str:
-    """Rows as a table; numbers to the right, floats with two decimals."""
+def html_table(rows: Iterable[Sequence[Any]], header: Sequence[str], *, wrap: bool = False) -> str:
+    """Rows as a table; numbers to the right, floats with two decimals. wrap: break long words rather than scroll."""
     rows = [list(row) for row in rows]
     numeric = [bool(rows) and all(isinstance(row[place], int | float) for row in rows) for place in range(len(header))]
     head = "".join(_cell("th", text, number) for text, number in zip(header, numeric, strict=True))
@@ -86,18 +93,38 @@ def html_table(rows: Iterable[Sequence[Any]], header: Sequence[str]) -> str:
         f"<tr>{''.join(_cell('td', value, number) for value, number in zip(row, numeric, strict=True))}</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    kind = ' class="wrap"' if wrap else ""
+    return (
+        f'<div class="scroll"><table{kind}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    )
+
+
+def markdown_table(rows: Iterable[Sequence[Any]], header: Sequence[str]) -> str:
+    """Rows as a table of GitHub's Markdown; numbers to the right, floats with two decimals."""
+    rows = [list(row) for row in rows]
+    numeric = [bool(rows) and all(isinstance(row[place], int | float) for row in rows) for place in range(len(header))]
+    lines = [[_plain(text) for text in header], ["---:" if number else "---" for number in numeric]]
+    lines += [[_plain(value) for value in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write_page(text: str, path: Path) -> None:
-    """Write an HTML page, creating its folder. Raises UserError when that fails."""
+    """Write a report of whatever kind, creating its folder. Raises UserError when that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place for --html.") from error
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place for the report.") from error
 
 
 def _cell(tag: str, value: Any, number: bool) -> str:
-    text = f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    text = _shown(value)
     return f'<{tag} class="number">{escape(text)}</{tag}>' if number else f"<{tag}>{escape(text)}</{tag}>"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _plain(value: Any) -> str:
+    return " ".join(_shown(value).split()).replace("|", "\\|")

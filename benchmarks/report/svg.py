@@ -1,4 +1,4 @@
-"""Charts as SVG text: scales with round ticks, and the four pictures of a latency report.
+"""Charts as SVG text: scales with round ticks, and the pictures of the reports.
 
 No colour is written here: the page's style sheet gives each class one, for light, dark and print.
 """
@@ -44,6 +44,16 @@ class Bar:
     title: str = ""
     start: float = 0.0
     kind: str = "bar"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One dot of a scatter chart. best: whether it lies on the frontier, which is drawn through such points."""
+
+    label: str
+    x: float
+    y: float
+    best: bool = False
 
 
 def ticks(low: float, high: float, count: int = 6) -> list[float]:
@@ -134,6 +144,48 @@ def bars(rows: Sequence[Bar], unit: str) -> str:
     return _svg(parts, height, "bars")
 
 
+def scatter(points: Sequence[Point], x_title: str, y_title: str, *, y_span: float = 0, height: int = 360) -> str:
+    """Labelled dots, and a stair through the best of them: what each place on the x axis can have at most.
+
+    y_span: what the y axis covers at least, so that noise does not look like a difference.
+    """
+    x = _around([point.x for point in points], 0, _LEFT, WIDTH - _RIGHT)
+    y = _around([point.y for point in points], y_span, height - _BOTTOM, _TOP)
+    parts = [*_y_axis(y, y_title), *_x_axis(x, height, x_title)]
+    best = sorted((point for point in points if point.best), key=lambda point: point.x)
+    ends = [*(x(point.x) for point in best[1:]), x.end_px]
+    for place, (point, end) in enumerate(zip(best, ends, strict=True)):
+        parts.append(_line(x(point.x), y(point.y), end, y(point.y), "mark"))
+        if place + 1 < len(best):
+            parts.append(_line(end, y(point.y), end, y(best[place + 1].y), "mark"))
+    taken: list[tuple[float, float, float]] = []
+    for point in sorted(points, key=lambda each: (not each.best, each.y)):
+        parts.append(_dot(x(point.x), y(point.y), "dot best" if point.best else "dot", 4.5, point.label))
+        parts.append(_label(x(point.x), y(point.y), point.label, taken))
+    return _svg(parts, height, "scatter")
+
+
+def _around(values: Sequence[float], span: float, begin_px: float, end_px: float) -> Scale:
+    """A scale with a tenth of room at both ends, and of at least `span`."""
+    low, high = min(values), max(values)
+    room = max((high - low) / 10, (span - (high - low)) / 2) or abs(high) / 10 or 1.0
+    return Scale(low - room, high + room, begin_px, end_px)
+
+
+def _label(x: float, y: float, text: str, taken: list[tuple[float, float, float]]) -> str:
+    """A dot's name above or below it, further out until it meets none of `taken`, (left, right, base) each."""
+    width = _LABEL_PX * len(text)
+    left = x + 5 if x + 5 + width < WIDTH else x - 5 - width
+    bases = (y + (18 + 13 * step if below else -8 - 13 * step) for step in range(40) for below in (False, True))
+    base = next(
+        base
+        for base in bases
+        if not any(left < right and begin < left + width and abs(base - other) < 13 for begin, right, other in taken)
+    )
+    taken.append((left, left + width, base))
+    return _text(left, base, text, "note")
+
+
 def _svg(parts: Iterable[str], height: float, name: str) -> str:
     inside = "\n".join(parts)
     return (
@@ -175,8 +227,9 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _dot(x: float, y: float, kind: str) -> str:
-    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="1.8"/>'
+def _dot(x: float, y: float, kind: str, radius: float = 1.8, title: str = "") -> str:
+    inside = f"<title>{escape(title)}</title>" if title else ""
+    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">{inside}</circle>'
 
 
 def _beside(x: float, y: float, text: str) -> str:

@@ -75,6 +75,11 @@ class TensorRtBackend(GpuBackend):
         """Whether the network is replayed from a CUDA graph; not before the second frame."""
         return isinstance(self._network, CapturedNetwork) and self._network.captured
 
+    @property
+    def execution_context(self) -> Any:
+        """TensorRT's own execution context, for its profiler; None once the backend is closed."""
+        return self._engine_network.context
+
     def _open(self, device: Device, bundle: Bundle, precision: str, *, build: bool, cuda_graph: bool) -> FramePipeline:
         library = load_library(self.name)
         check_frame_path(device, bundle.manifest)  # before the engine, which may take minutes
@@ -82,7 +87,7 @@ class TensorRtBackend(GpuBackend):
         machine = Machine(self.name, version, device.name, device.compute_capability, device.index)
         engine = obtain_engine(bundle, precision, machine, build=build)
         self.precision = bundle.manifest.precisions[0] if precision == "auto" else precision
-        network = TensorRtNetwork(library, machine, engine, bundle, self.precision, device)
+        self._engine_network = network = TensorRtNetwork(library, machine, engine, bundle, self.precision, device)
         self._network = CapturedNetwork(network) if cuda_graph else network
         del engine  # its file's bytes: the library has its own by now
         return FramePipeline(device, self._network, bundle.manifest, self.filter_mode)
@@ -91,7 +96,8 @@ class TensorRtBackend(GpuBackend):
 class TensorRtNetwork:
     """A `DeviceNetwork`: an engine and its execution context, by the tensor-name API.
 
-    library: the imported module; engine: known to fit this machine, the bundle and the precision.
+    library: the imported module; engine: known to fit this machine, the bundle and the precision. context: TensorRT's
+    own, None once closed.
     Raises BackendError when it cannot be opened, or takes and gives something else than model.json says, and for a
     library that is older than the API.
     """
@@ -103,7 +109,7 @@ class TensorRtNetwork:
         self._logger: Any = None
         self._runtime: Any = None
         self._engine: Any = None
-        self._context: Any = None
+        self.context: Any = None
         self._device, self._stream_handle = device, 0
         with device.current():
             try:
@@ -122,13 +128,13 @@ class TensorRtNetwork:
     def bind(self, image_address: int, output_address: int, stream_handle: int) -> None:
         """As `DeviceNetwork` has it."""
         for name, address in ((INPUT_NAME, image_address), (self._output_name, output_address)):
-            if not self._context.set_tensor_address(name, address):
+            if not self.context.set_tensor_address(name, address):
                 raise BackendError(f"{self._title} does not take an address for {name}{self._reason()}.")
         self._stream_handle = stream_handle
 
     def enqueue(self) -> None:
         """As `DeviceNetwork` has it."""
-        if not self._context.execute_async_v3(self._stream_handle):
+        if not self.context.execute_async_v3(self._stream_handle):
             raise BackendError(f"{self._title} failed on this frame{self._reason()}.")
 
     def close(self) -> None:
@@ -136,7 +142,7 @@ class TensorRtNetwork:
         with contextlib.ExitStack() as current:
             with contextlib.suppress(BackendError):  # a lost GPU has no context, and keeps nothing either
                 current.enter_context(self._device.current())
-            self._context = None
+            self.context = None
             self._engine = None
             self._runtime = None
 
@@ -150,8 +156,8 @@ class TensorRtNetwork:
             raise BackendError(
                 f"{self._title} cannot open {engine.path}{self._reason()}; compile it again: {self._mending}"
             )
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
+        self.context = self._engine.create_execution_context()
+        if self.context is None:
             raise BackendError(
                 f"{self._title} cannot run {engine.path}{self._reason()}; the GPU's memory may be full: close other "
                 "programs on it, or choose a smaller model or precision."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,28 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnedge.benchmarks.accuracy import (
-    AccuracyOptions,
-    AccuracyReport,
-    AccuracyRow,
-    compare_accuracy,
-    measure_accuracy,
-)
+from fcnedge.benchmarks.accuracy import AccuracyOptions, compare_accuracy, measure_accuracy
 from fcnedge.calibration.voc import VocSample
-from fcnedge.runtime import Segmenter
+from fcnedge.runtime import Bundle, Segmenter
 from fcnedge.runtime.errors import UserError
 
 CLASSES = ("background", "aeroplane", "bicycle", "bird")
-IOU = {"cat": 0.7, "dog": 0.5}
 
 
 def options(bundle: Path, data: Path, **other: object) -> AccuracyOptions:
     given = {"split": "val", "backend": "onnxruntime", "subset": "aeroplane,bicycle", "threads": 1} | other
-    return AccuracyOptions(bundle, data, **given)
-
-
-def report(*rows: AccuracyRow) -> AccuracyReport:
-    return AccuracyReport("colours", "96x96 letterbox", "val, 3 pictures", 3, ("cat", "dog"), 2, rows)
+    return AccuracyOptions((bundle,), data, **given)
 
 
 @pytest.fixture
@@ -179,18 +169,22 @@ def test_wrong_choice_is_refused(colour_bundle, voc_folder, change, complaint):
         compare_accuracy(options(colour_bundle, voc_folder, **change))
 
 
-def test_report_has_a_line_per_row_and_one_per_class():
-    first = AccuracyRow("fp32", "onnxruntime", 11_800_000, 0.434, 0.719, 0.0, 1.0, 0.914, 24.04, IOU)
-    second = AccuracyRow("int8", "openvino", 3_450_000, 0.43, 0.7165, 0.25, 0.9921, 0.91, 12.3, IOU | {"cat": 0.69})
-    rows, classes, words = report(first, second).text().split("\n\n")
-    lines = [line.split() for line in rows.splitlines()]
-    assert lines[1] == ["fp32", "onnxruntime", "11.80", "43.40", "71.90", "0.00", "100.00", "91.40", "24.04"]
-    assert lines[2] == ["int8", "openvino", "3.45", "43.00", "71.65", "0.25", "99.21", "91.00", "12.30"]
-    assert "mIoU-2 %" in rows.splitlines()[0]
-    table = [line.split() for line in classes.splitlines()]
-    assert table[0] == ["IoU", "%", "fp32", "onnxruntime", "int8", "openvino"]
-    assert table[1:] == [["cat", "70.00", "69.00"], ["dog", "50.00", "50.00"]]
-    assert words == (
-        "colours at 96x96 letterbox on val, 3 pictures, 2 classes occur, 2 threads; drop in points of mIoU-2, and "
-        "equal labels, against fp32 onnxruntime"
-    )
+# Several bundles
+
+
+def test_bundles_have_a_row_each_and_their_own_first_row(colour_bundle, voc_folder):
+    twice = replace(options(colour_bundle, voc_folder, precision="fp32,fp16"), bundles=(colour_bundle, colour_bundle))
+    found = compare_accuracy(twice).rows
+    assert [row.precision for row in found] == ["fp32", "fp16", "fp32", "fp16"]
+    assert [row.drop_points for row in found[2:]] == [row.drop_points for row in found[:2]]
+    assert found[0].drop_points == 0 < found[1].drop_points
+
+
+def test_bundles_of_other_classes_are_refused(colour_bundle, voc_folder, tmp_path):
+    other = Bundle.load(colour_bundle)
+    renamed = replace(other.manifest, classes=("background", "boat", "bus", "bird"))
+    changed = shutil.copytree(colour_bundle, tmp_path / "boats")
+    (changed / "model.json").write_text(renamed.to_json(), encoding="utf-8")
+    both = replace(options(colour_bundle, voc_folder), bundles=(colour_bundle, changed))
+    with pytest.raises(UserError, match=r"boats has other classes than .*; compare models of the same classes\.$"):
+        compare_accuracy(both)

@@ -23,19 +23,19 @@ def test_accuracy_prints_and_writes_the_report(capsys, tmp_path, colour_bundle, 
     words = ["accuracy", colour_bundle, "--data", voc_folder, "--subset", "bicycle", "--backend", "onnxruntime"]
     assert run(*words, "--threads", 1, "--json", tmp_path / "r.json") == 0
     result = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert tuple(result) == ("model", "size", "split", "pictures", "subset", "threads", "rows")
+    assert tuple(result) == ("tool", "format", "machine", "split", "pictures", "subset", "threads", "rows")
     first, second = result["rows"]
     assert tuple(first) == (
-        *("precision", "backend", "graph_bytes", "miou", "miou_subset", "drop_points", "labels_equal"),
+        *("model", "size", "precision", "backend", "graph_bytes", "miou", "miou_subset", "drop_points", "labels_equal"),
         *("pixel_accuracy", "p50_ms", "iou"),
     )
     out, error = capsys.readouterr()
     assert error == ""
     lines = [line.split() for line in out.splitlines()]
-    assert lines[1][:2] == ["fp32", "onnxruntime"]
-    assert lines[2][:2] == ["fp16", "onnxruntime"]
-    assert lines[1][4] == f"{100 * first['miou_subset']:.2f}"
-    assert lines[2][5] == f"{second['drop_points']:.2f}"
+    assert lines[1][:4] == ["96x96", "letterbox", "fp32", "onnxruntime"]
+    assert lines[2][2:4] == ["fp16", "onnxruntime"]
+    assert lines[1][6] == f"{100 * first['miou_subset']:.2f}"
+    assert lines[2][7] == f"{second['drop_points']:.2f}"
     assert lines[-1][:2] == ["colours", "at"]
 
 

@@ -11,7 +11,10 @@ from fcnedge.benchmarks import readme_numbers
 from fcnedge.benchmarks.readme_numbers import numbers, with_numbers
 
 README = readme_numbers.ROOT / "README.md"
-RESULTS = ("sizes.json", "accuracy.json", "head.json", "build-fcn8s-vgg16.json")
+RESULTS = (
+    *("sizes.json", "accuracy.json", "head.json", "build-fcn8s-vgg16.json"),
+    *("compare.json", "latency.json"),
+)
 TEXT = "# x\n<!-- numbers: written by a script -->\nold\n\nold too\n<!-- end of numbers -->\n## Install\nold\n"
 
 ROW = {
@@ -27,6 +30,7 @@ ROW = {
 }
 SIZES = {"machine": "a machine", "threads": 2, "rows": [ROW, ROW | {"size": "64x64 stretch", "p50_ms": 9.6}]}
 ACCURACY_ROW = {
+    "size": "384x384 stretch",
     "precision": "fp32",
     "backend": "openvino",
     "graph_bytes": 13_576_571,
@@ -38,7 +42,7 @@ ACCURACY_ROW = {
 }
 INT8_ROW = {"precision": "int8", "graph_bytes": 3_729_588, "miou_subset": 0.8, "drop_points": 0.533}
 INT8_ROW |= {"iou": {"cat": 0.1}}
-ACCURACY = {"size": "384x384 stretch", "rows": [ACCURACY_ROW, ACCURACY_ROW | INT8_ROW | {"labels_equal": 0.996}]}
+ACCURACY = {"rows": [ACCURACY_ROW, ACCURACY_ROW | INT8_ROW | {"labels_equal": 0.996}]}
 HEAD = {"pictures": 100, "ratio": 34.4, "sparse_ms": 1.94, "dense_ms": 66.8, "unequal_pixels": 0}
 BUILD = {
     "weights_bytes": 537_000_000,
@@ -47,12 +51,23 @@ BUILD = {
     "peak_rss_bytes": 2_340_000_000,
     "agreement": {"pixels_unequal": 0, "pixels_compared": 1_048_576},
 }
+COMPARED = {"name": "ours", "p50_ms": 5.6, "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, "miou7": 0.8044}
+BY_HAND = {"name": "by hand", "p50_ms": 28.42, "ratio": 5.12, "ratio_low": 4.96, "ratio_high": 5.23, "miou7": 0.8042}
+SLOW = {"name": "slow", "p50_ms": 7029.0, "ratio": 1151.5, "ratio_low": 1064.9, "ratio_high": 1319.9, "miou7": None}
+GONE = {"name": "gone", "p50_ms": None, "ratio": None, "ratio_low": None, "ratio_high": None, "miou7": None}
+COMPARE = {"threads": 2, "frame_size": "500x375", "reference": "ours", "rows": [SLOW, BY_HAND, GONE, COMPARED]}
+LATENCY = {
+    "model": {"backend": "openvino", "precision": "fp32"},
+    "source": {"frame_sizes": ["480x360"]},
+    "stages": {"end_to_end": {"p50_ms": 10.3, "p99_ms": 12.64}},
+    "throughput_fps": 94.8,
+}
 
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a folder of result files that stands for benchmarks/results."""
-    for name, content in zip(RESULTS, (SIZES, ACCURACY, HEAD, BUILD), strict=True):
+    for name, content in zip(RESULTS, (SIZES, ACCURACY, HEAD, BUILD, COMPARE, LATENCY), strict=True):
         (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setattr(readme_numbers, "RESULTS", tmp_path)
     return tmp_path
@@ -95,6 +110,21 @@ def test_classes_under_30_percent_are_named_worst_first(results):
     sentence = "**Weak classes**, with an IoU under 30% at 384x384 stretch in FP32: bus 0.0%, chair 5.1%, sofa 29.9%."
     lines = numbers().splitlines()
     assert lines[lines.index(sentence) - 1] == lines[lines.index(sentence) + 1] == ""
+
+
+def test_other_ways_stand_in_the_order_of_their_times(results):
+    lines = [
+        line for line in numbers().splitlines() if line.startswith(("| ours |", "| by hand |", "| slow |", "| gone"))
+    ]
+    assert lines == [
+        "| ours | 5.6 | 1 | 80.4 |",
+        "| by hand | 28.4 | 5.1 (5.0 to 5.2) | 80.4 |",
+        "| slow | 7029.0 | 1152 (1065 to 1320) | not scored |",
+    ]
+
+
+def test_latency_is_one_sentence(results):
+    assert "480x360 frames: decoded, segmented and painted in 10.3 ms (p99 12.6), 95 frames per second" in numbers()
 
 
 def test_without_weak_classes_none_are_named(results):

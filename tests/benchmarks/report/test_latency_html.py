@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnedge.benchmarks.latency import LatencyOptions, measure_latency
-from fcnedge.benchmarks.report.latency_html import latency_html, write_html
+from fcnedge.benchmarks.report.latency_html import latency_html, latency_markdown
 from fcnedge.benchmarks.report.latency_report import LatencyReport
+from fcnedge.benchmarks.report.page import write_page
 from fcnedge.benchmarks.report.svg import Bar, bars, histogram, ticks, timeline
 from fcnedge.runtime.errors import UserError
 
@@ -102,14 +103,14 @@ def test_report_of_a_single_frame_can_be_drawn(report):
 
 
 def test_file_is_written_into_a_new_folder(report, tmp_path):
-    write_html(report, tmp_path / "new" / "r.html")
+    write_page(latency_html(report), tmp_path / "new" / "r.html")
     assert (tmp_path / "new" / "r.html").read_text(encoding="utf-8") == latency_html(report)
 
 
 def test_place_that_cannot_be_written_is_one_sentence(report, tmp_path):
     (tmp_path / "file").write_text("", encoding="ascii")
-    with pytest.raises(UserError, match=r"cannot be written \(.*\); choose another place for --html\.$"):
-        write_html(report, tmp_path / "file" / "r.html")
+    with pytest.raises(UserError, match=r"cannot be written \(.*\); choose another place for the report\.$"):
+        write_page(latency_html(report), tmp_path / "file" / "r.html")
 
 
 # Charts
@@ -178,3 +179,10 @@ def test_long_names_are_cut_and_kept_in_the_title():
     texts = [text.text or "" for text in ElementTree.fromstring(chart).iter(f"{SVG}text")]
     assert any(text.endswith("…") for text in texts)
     assert name in chart
+
+
+def test_markdown_has_a_line_per_stage_that_was_measured(report):
+    lines = latency_markdown(report).splitlines()
+    stages = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")][2:]
+    assert stages == [name for name, times in report.stages.items() if times is not None]
+    assert f"- {report.model.name} {report.model.input}" in "\n".join(lines)

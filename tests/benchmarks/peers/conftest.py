@@ -1,0 +1,88 @@
+"""Peers that are anything but fast or safe, in a module that child processes can import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from fcnedge.benchmarks.peers.measurement import Plan
+from fcnedge.calibration.voc import read_voc
+
+_PEERS = """
+import os, signal, time
+import numpy as np
+from fcnedge.benchmarks.peers.entry import Opened, missing_peer
+
+TIMED = (40, 60)
+
+def dark(frame):
+    return np.zeros(frame.shape[:2], np.uint8)
+
+def quick(threads):
+    return Opened(dark, {"quick": "1.0"}, f"threads {threads}")
+
+def slowed(threads):
+    def segment(frame):
+        time.sleep(0.02)
+        return dark(frame)
+    return Opened(segment)
+
+def missing(threads):
+    raise missing_peer("nobodys-runtime")
+
+def broken(threads):
+    raise ValueError("no such opset\\n  at line 7")
+
+def crashing(threads):
+    return Opened(lambda frame: os.kill(os.getpid(), signal.SIGKILL))
+
+def crashing_on_pictures(threads):
+    def segment(frame):
+        if frame.shape[:2] != TIMED:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return dark(frame)
+    return Opened(segment)
+
+def floating(threads):
+    return Opened(lambda frame: dark(frame).astype(np.float32))
+
+def interrupting_at_once(threads):
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(60)
+
+def interrupting_on_pictures(threads):
+    def segment(frame):
+        if frame.shape[:2] != TIMED:
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(60)
+        return dark(frame)
+    return Opened(segment)
+"""
+
+
+@pytest.fixture
+def odd_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Give a module of openers: quick, slowed by 20 ms, missing, broken, crashing, interrupting …"""
+    import importlib
+    import sys
+
+    (tmp_path / "odd_peers.py").write_text(_PEERS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("odd_peers")
+    del sys.modules["odd_peers"]
+
+
+@pytest.fixture
+def small_plan(voc_folder: Path) -> Callable[..., Plan]:
+    """Give a function that makes a plan: 3 rounds of 2 frames of 60x40, three pictures to score, one thread."""
+
+    def plan(**other: object) -> Plan:
+        frame = np.full((40, 60, 3), 90, np.uint8)
+        given = {"threads": 1, "rounds": 3, "frames": (frame, frame), "split": "val"}
+        return Plan(**{**given, "samples": tuple(read_voc(voc_folder, "val")), **other})
+
+    return plan

@@ -1,0 +1,114 @@
+"""Rows that are slow, missing, crash or are interrupted: each says so in its own place, the others go on."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+
+from fcnedge.benchmarks.peers.comparison import CompareReport
+from fcnedge.benchmarks.peers.entry import Entry
+from fcnedge.benchmarks.peers.line_up import Ingredients, line_up
+from fcnedge.benchmarks.peers.measurement import measure
+from fcnedge.benchmarks.report.reading import restored
+from fcnedge.runtime import Bundle
+from fcnedge.runtime.command import Progress, jsonable
+
+OURS = "ours onnxruntime fp32"
+
+
+@pytest.fixture
+def run(colour_bundle, tmp_path):
+    """Give a function that measures our own row of ONNX Runtime, and the peers that it is given."""
+    bundle = Bundle.load(colour_bundle)
+    ours = line_up(Ingredients(bundle, "nobody knows", ()), tmp_path, lambda name: name == OURS, lambda text: None)
+
+    def measured(plan, *openers, progress=None) -> CompareReport:
+        peers = [Entry(opener.__name__, opener) for opener in openers]
+        return measure(bundle, [*ours, *peers], plan, progress or Progress())
+
+    return measured
+
+
+def rows_of(report: CompareReport) -> dict:
+    return {row.name: row for row in report.rows}
+
+
+def test_a_slowed_row_shows_in_its_own_ratio(run, odd_peers, small_plan):
+    rows = rows_of(run(small_plan(), odd_peers.quick, odd_peers.slowed))
+    assert rows["slowed"].p50_ms >= 20
+    assert rows["slowed"].ratio > 10 * rows["quick"].ratio
+    assert rows["slowed"].ratio_low > rows["quick"].ratio_high
+    assert rows["slowed"].cores < 0.9  # it sleeps
+
+
+def test_the_reference_is_measured_against_itself(run, small_plan):
+    report = run(small_plan())
+    row = rows_of(report)[OURS]
+    assert report.reference == OURS
+    assert (row.ratio, row.ratio_low, row.ratio_high) == (1, 1, 1)
+    assert row.frames == 6
+    assert row.miou7 > 0.5  # it reads colours, and so do the pictures
+    assert row.reason is None
+
+
+def test_a_named_reference_divides(run, odd_peers, small_plan):
+    report = run(small_plan(reference="slowed"), odd_peers.slowed)
+    assert rows_of(report)["slowed"].ratio == 1
+    assert rows_of(report)[OURS].ratio < 1
+
+
+def test_rows_that_cannot_be_opened_say_why_and_the_rest_goes_on(run, odd_peers, small_plan):
+    report = run(small_plan(), odd_peers.missing, odd_peers.crashing, odd_peers.quick)
+    rows = rows_of(report)
+    assert rows["missing"].reason.endswith("pip install 'fcnedge[peers]'")
+    assert "signal 9" in rows["crashing"].reason
+    for name in ("missing", "crashing"):
+        assert (rows[name].p50_ms, rows[name].ratio, rows[name].miou7, rows[name].frames) == (None, None, None, 0)
+    assert rows["quick"].ratio > 0
+    assert report.partial is None
+    assert "missing: nobodys-runtime is not installed" in report.text()
+
+
+def test_a_row_that_dies_later_keeps_its_times(run, odd_peers, small_plan):
+    row = rows_of(run(small_plan(), odd_peers.crashing_on_pictures))["crashing_on_pictures"]
+    assert row.frames == 6
+    assert row.ratio > 0
+    assert row.miou7 is None
+    assert row.reason.startswith("mIoU not measured: its process was ended by signal 9")
+
+
+class InterruptedProgress(Progress):
+    def __call__(self, text, done=None, total=None):
+        if text == "timing in turns" and done == 2:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_while_timing_what_was_measured_is_reported(run, odd_peers, small_plan):
+    report = run(small_plan(), odd_peers.quick, progress=InterruptedProgress())
+    assert (report.partial, report.interrupted) == ("interrupted while timing", True)
+    for row in report.rows:
+        assert (row.frames, row.miou7) == (4, None)
+        assert row.ratio > 0
+    assert not multiprocessing.active_children()
+
+
+def test_interrupted_while_scoring_times_are_reported(run, odd_peers, small_plan):
+    report = run(small_plan(), odd_peers.interrupting_on_pictures)
+    rows = rows_of(report)
+    assert report.partial == "interrupted while scoring"
+    assert rows[OURS].miou7 > 0.5  # it came first
+    assert rows["interrupting_on_pictures"].miou7 is None
+    assert rows["interrupting_on_pictures"].frames == 6
+    assert not multiprocessing.active_children()
+
+
+def test_interrupted_before_anything_was_timed_is_an_interrupt(run, odd_peers, small_plan):
+    with pytest.raises(KeyboardInterrupt):
+        run(small_plan(), odd_peers.interrupting_at_once)
+    assert not multiprocessing.active_children()
+
+
+def test_report_survives_json(run, odd_peers, small_plan):
+    report = run(small_plan(), odd_peers.missing)
+    assert restored(CompareReport, jsonable(report)) == report
