@@ -14,6 +14,8 @@ import numpy as np
 from fcnedge.runtime import Backend, BilinearHead
 from fcnedge.runtime.errors import UserError
 
+from .keras_graph import last_upsampling_layer
+
 MAX_SCORE_DIFFERENCE = 1e-3
 """Largest |graph - Keras| score, as a share of the range of Keras's scores."""
 MIN_MARGIN = 1e-4
@@ -26,7 +28,8 @@ class Reference:
 
     image: (H, W, 3) uint8 BGR at the network's size; scores: (C, h, w) float32 before the last upsampling, or None
     when the model has no bilinear tail; labels: (H, W) uint8; margin: (H, W) float32 lead of the best class over the
-    second; score_range: max - min of the full-size scores.
+    second; score_range: max - min of the full-size scores; offset: of the head that `scores` are for (HeadGeometry),
+    NaN where the model does not tell.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Reference:
     labels: np.ndarray
     margin: np.ndarray
     score_range: float
+    offset: tuple[float, float] = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ def keras_references(model: Any, preprocessing: Any, images: list[tuple[str, np.
     """Run `model` on `images` (name, (H, W, 3) uint8 BGR) and store one Reference per picture under `folder`."""
     import keras
 
-    deconvolution = last_deconvolution(model)
-    outputs = {"full": model.output} | ({} if deconvolution is None else {"scores": deconvolution.input})
+    upsampling = last_upsampling_layer(model)
+    outputs = {"full": model.output} | ({} if upsampling is None else {"scores": upsampling.input})
     runner = keras.Model(model.input, outputs)  # from a list of one output Keras would make that output itself
     paths = []
     for name, image in images:
@@ -83,16 +87,22 @@ def keras_references(model: Any, preprocessing: Any, images: list[tuple[str, np.
             labels=full.argmax(-1).astype(np.uint8),
             margin=top[..., 1] - top[..., 0],
             score_range=full.max() - full.min(),
+            offset=_head_offset(model, upsampling),
         )
     return paths
 
 
-def last_deconvolution(model: Any) -> Any | None:
-    """The Conv2DTranspose nearest to a Keras model's output, None when it has none."""
+def _head_offset(model: Any, deconvolution: Any) -> tuple[float, float]:
+    """The crop before, less half a stride, of an unpadded deconvolution and the crops right after it; else NaN."""
     import keras
 
-    found = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
-    return found[-1] if found else None
+    if not isinstance(deconvolution, keras.layers.Conv2DTranspose) or deconvolution.padding != "valid":
+        return float("nan"), float("nan")
+    rows, columns, value = 0, 0, deconvolution.output
+    crops = [layer for layer in model.layers if isinstance(layer, keras.layers.Cropping2D)]
+    while (crop := next((layer for layer in crops if layer.input is value), None)) is not None:
+        rows, columns, value = rows + crop.cropping[0][0], columns + crop.cropping[1][0], crop.output
+    return rows - deconvolution.strides[0] / 2, columns - deconvolution.strides[1] / 2
 
 
 def compare(backend: Backend, head: BilinearHead | None, references: list[Path]) -> Agreement:
@@ -101,11 +111,15 @@ def compare(backend: Backend, head: BilinearHead | None, references: list[Path])
     for path in references:
         reference = _read(path)
         output = backend.infer(reference.image[None])
+        size = (reference.image.shape[0], reference.image.shape[1])
+        labels = output[0] if head is None else head.labels(output, size, size)
         if head is None or reference.scores is None:
-            labels, score_diff = output[0], float("nan")
+            score_diff = float("nan")
         else:
-            score_diff = max(score_diff, float(np.abs(output[0] - reference.scores).max()))
-            labels = head.labels(output, (reference.image.shape[0], reference.image.shape[1]))
+            expected = _seen_by(head, reference, output.shape[2:])
+            score_diff = (
+                float("nan") if expected is None else max(score_diff, float(np.abs(output[0] - expected).max()))
+            )
         score_range = max(score_range, reference.score_range)
         counted = reference.margin > MIN_MARGIN * reference.score_range
         compared += int(counted.sum())
@@ -119,6 +133,23 @@ def compare(backend: Backend, head: BilinearHead | None, references: list[Path])
         pixels_compared=compared,
         pixels_unequal=unequal,
     )
+
+
+def _seen_by(head: BilinearHead, reference: Reference, points: tuple[int, ...]) -> np.ndarray | None:
+    """The part of the reference's scores that the graph still computes: fusion drops rows that no pixel reads.
+
+    None when the model does not tell where its scores lie: then labels alone are compared.
+    """
+    assert reference.scores is not None
+    if reference.scores.shape[1:] == points:
+        return reference.scores
+    if np.isnan(reference.offset).any():
+        return None
+    top, left = (
+        round((whole - own) / head.geometry.stride)
+        for whole, own in zip(reference.offset, head.geometry.offset, strict=True)
+    )
+    return reference.scores[:, top : top + points[0], left : left + points[1]]
 
 
 def _share(difference: float, score_range: float) -> float:
@@ -137,4 +168,5 @@ def _read(path: Path) -> Reference:
             data["labels"],
             data["margin"],
             float(data["score_range"]),
+            (float(data["offset"][0]), float(data["offset"][1])) if "offset" in data else Reference.offset,
         )

@@ -50,7 +50,8 @@ class BuildReport:
 
     peak_rss_bytes: largest resident memory of any process of the build; weights_bytes: of the Keras weights in float32;
     fp32_bytes: of the FP32 graph with its weights. ranges, precisions: of the typed graphs, None and empty when only
-    fp32 was asked for; accuracy: None without labelled pictures.
+    fp32 was asked for; accuracy: None without labelled pictures. notes: how a foreign model was read, in sentences;
+    compared_with: what the graph had to agree with.
     """
 
     name: str
@@ -66,6 +67,8 @@ class BuildReport:
     ranges: RangesUsed | None = None
     precisions: dict[str, VariantReport] = field(default_factory=dict)
     accuracy: Accuracy | None = None
+    notes: tuple[str, ...] = ()
+    compared_with: str = "Keras"
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -114,17 +117,34 @@ def build_bundle(
     with staging_folder(output) as staging:
         work = staging / _WORK
         work.mkdir()
-        steps.start("run and export Keras")
-        keras = run_keras_stage(source, fc_channels, pictures, work)
+        keras = _original_half(source, fc_channels, pictures, work, steps)
         report = _graph_half(source, keras, staging, output, steps, labels=head == "labels")
         if not report.agreement.holds:
-            raise UserError(_disagreement(report.agreement))
+            raise UserError(_disagreement(report.agreement, _original(source)))
         bundle = _staged_bundle(source, keras, report, staging)
         report = _typed_half(plan or PrecisionPlan(), bundle, [image for _, image in pictures], report, steps)
         _finish(staging, source, keras.preprocessing, report)
         check_output(output, force=force)  # another build may have taken it meanwhile
         publish(staging, output)
     return report
+
+
+def _original_half(
+    source: ModelSource, fc_channels: int, pictures: list[tuple[str, np.ndarray]], work: Path, steps: _Steps
+) -> KerasResult:
+    """Run the model as it is on the pictures and leave its graph in `work`: Keras, or another framework's ONNX file."""
+    if source.origin is not None and source.origin.kind == "onnx":
+        from .importers.onnx_stage import run_onnx_stage
+
+        steps.start("run and read the ONNX file")
+        return run_onnx_stage(source, pictures, work)
+    steps.start("run and export Keras")
+    return run_keras_stage(source, fc_channels, pictures, work)
+
+
+def _original(source: ModelSource) -> str:
+    """What the graph is compared with."""
+    return source.origin.path.name if source.origin is not None and source.origin.kind == "onnx" else "Keras"
 
 
 def _graph_half(
@@ -143,7 +163,7 @@ def _graph_half(
     name_layers(graph.graph, keras.layers)
     written = save_onnx(graph, staging / MODEL_FILE)
     del graph
-    steps.start("compare with Keras")
+    steps.start(f"compare with {_original(source)}")
     specs = file_specs(staging, [path.name for path in written])
     manifest = _manifest(source, keras.preprocessing, fusion, specs)
     head = head_of(manifest)
@@ -164,6 +184,8 @@ def _graph_half(
         agreement=agreement,
         fp32_bytes=sum(path.stat().st_size for path in written),
         peak_rss_bytes=_peak_rss_bytes(),
+        notes=keras.notes,
+        compared_with=_original(source),
         seconds=steps.seconds,
     )
 
@@ -209,7 +231,9 @@ def _place_in_manifest(name: str) -> tuple[int, str]:
 
 def _manifest(source: ModelSource, preprocessing: Preprocessing, fusion: FusionReport, specs: dict) -> Manifest:
     tail = fusion.tail
-    head = HeadSpec("labels") if tail is None else HeadSpec("bilinear", tail.stride, tail.kernel, tail.offset)
+    head = (
+        HeadSpec("labels") if tail is None else HeadSpec("bilinear", tail.stride, tail.kernel, tail.offset, tail.points)
+    )
     palette = voc_palette(len(source.classes)).tolist()
     return Manifest(
         name=source.name,
@@ -240,9 +264,9 @@ def _peak_rss_bytes() -> int:
     return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def _disagreement(agreement: Agreement) -> str:
+def _disagreement(agreement: Agreement, original: str) -> str:
     return (
-        f"the fused graph disagrees with Keras, so no bundle was written: scores differ by "
+        f"the fused graph disagrees with {original}, so no bundle was written: scores differ by "
         f"{agreement.relative_score_diff:.2g} of their range (limit {MAX_SCORE_DIFFERENCE:g}) and "
         f"{agreement.pixels_unequal} of {agreement.pixels_compared} labels are unequal; please report it."
     )

@@ -1,4 +1,4 @@
-"""fcn-build: build bundles out of Keras FCNs, compile engines, train models, look into bundles and at this machine."""
+"""fcn-build: build bundles out of FCNs, compile engines, export and train models, look into bundles and machines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ from fcnedge.runtime.options import add_commands, option, read_options
 
 from .engines.command import EngineOptions
 from .engines.command import run as _engine
+from .exporters.command import ExportOptions
+from .exporters.command import run as _export
+from .importers.flags import read_flags
+from .importers.origin import PADDINGS
 from .models.names import ARCHITECTURES, check_size
 
 if TYPE_CHECKING:
@@ -32,7 +37,11 @@ _CLASSES_HELP = (
 class ModelOptions:
     """Command line of fcn-build model."""
 
-    model: str = option(f"a shipped model (fcn8s-lite0-voc) or one of {', '.join(ARCHITECTURES)}", positional=True)
+    model: str = option(
+        f"a shipped model (fcn8s-lite0-voc), one of {', '.join(ARCHITECTURES)}, or a model file of another program "
+        "(.mat, .caffemodel, .keras, .h5, .onnx, a SavedModel folder)",
+        positional=True,
+    )
     output: Path = option("bundle folder to write", short="-o", metavar="BUNDLE")
     weights: Path | None = option("weights to load (.safetensors, .weights.h5); default: random", None, metavar="FILE")
     classes: str | None = option(_CLASSES_HELP, None)
@@ -40,6 +49,17 @@ class ModelOptions:
         "network input as WIDTHxHEIGHT, multiples of 32; default: what the weights were trained for, else 512x512", None
     )
     fit: str | None = option("how frames of another shape get to that size; default: as trained", None, choices=FITS)
+    padding: str | None = option(
+        "how a .mat or .caffemodel is padded: as published (caffe, the default), or without the pad of 100 (same)",
+        None,
+        choices=PADDINGS,
+    )
+    mean: str | None = option("mean of a model file's input, R,G,B in 0..255; default: as the file says", None)
+    scale: str | None = option("what a model file's input is multiplied by after that, S or R,G,B", None)
+    channel_order: str | None = option("channel order of a model file's input", None, choices=("rgb", "bgr"))
+    rgb: bool = option("short for --channel-order rgb", False)
+    layout: str | None = option("layout of an .onnx file's input", None, choices=("nchw", "nhwc"))
+    output_name: str | None = option("which of a model file's outputs holds the scores", None, metavar="NAME")
     fc_channels: int = option("width of VGG16's fc6 and fc7", 4096)
     head: str = option(
         "last upsampling and argmax: in the runtime, the fast way (bilinear), or in the graph (labels)",
@@ -74,7 +94,7 @@ class TrainOptions:
     model: str = option(f"a shipped model to start from, or one of {', '.join(ARCHITECTURES)}", positional=True)
     data: tuple[Path, ...] = option("folders in VOC layout; validation comes from the first", metavar="VOC")
     output: Path = option("folder for weights, checkpoints and curve", short="-o", metavar="DIR")
-    weights: Path | None = option("weights to start from; default: ImageNet for lite0, random for vgg16", None)
+    weights: Path | None = option("weights to start from; default: ImageNet for the lite ones, random for vgg16", None)
     classes: str | None = option(_CLASSES_HELP, None)
     split: str = option("list of training pictures, ImageSets/Segmentation/NAME.txt", "train")
     val_split: str = option("list of validation pictures", "val")
@@ -150,10 +170,18 @@ def _model(options: ModelOptions) -> None:
     from .verify_pictures import read_verify_pictures
 
     source = resolve_source(
-        options.model, weights=options.weights, classes=options.classes, size=options.size, fit=options.fit
+        options.model,
+        weights=options.weights,
+        classes=options.classes,
+        size=options.size,
+        fit=options.fit,
+        imports=read_flags(options),
     )
-    check_size(source.size)
+    if source.origin is None or source.origin.kind != "onnx":  # an .onnx file takes the sizes that it takes
+        check_size(source.size)
     _check_positive("--fc-channels", options.fc_channels)
+    if source.origin is not None and options.fc_channels != ModelOptions.fc_channels:
+        raise UserError(f"--fc-channels says nothing about {source.origin.path.name}, which has its own; leave it out.")
     plan = plan_precisions(
         source,
         options.precision,
@@ -168,7 +196,8 @@ def _model(options: ModelOptions) -> None:
     if options.dry_run:
         check_output(options.output, force=options.force)
         read_verify_pictures(options.verify)
-        weights = source.weights.name if source.weights else "random weights"
+        named = source.weights or (source.origin and source.origin.path)
+        weights = named.name if named else "random weights"
         size = f"{source.size[1]}x{source.size[0]}"
         also = f" as {', '.join(plan.precisions)}" if len(plan.precisions) > 1 else ""
         print(
@@ -188,7 +217,7 @@ def _model(options: ModelOptions) -> None:
     )
     if options.json is not None:
         write_json(report, options.json)
-    if source.weights is None:
+    if source.weights is None and source.origin is None:
         sys.stderr.write("fcn-build model: the weights are random; train them or pass --weights.\n")
     _print_build(report)
 
@@ -205,11 +234,17 @@ def _print_build(report: BuildReport) -> None:
         f"{after.activation_bytes / 1e6:.0f} MB"
     )
     agreement = report.agreement
-    print(
-        f"agreement with Keras on {agreement.pictures} pictures: scores within "
-        f"{agreement.relative_score_diff:.1e} of their range, {100 * agreement.labels_equal:.4f}% of "
-        f"{agreement.pixels_compared:,} labels equal"
+    scores = (
+        ""
+        if isnan(agreement.relative_score_diff)
+        else (f"scores within {agreement.relative_score_diff:.1e} of their range, ")
     )
+    print(
+        f"agreement with {report.compared_with} on {agreement.pictures} pictures: {scores}"
+        f"{100 * agreement.labels_equal:.4f}% of {agreement.pixels_compared:,} labels equal"
+    )
+    for note in report.notes:
+        print(note)
     if report.precisions or report.accuracy:
         print(precision_table(jsonable(report)))
     print(
@@ -260,6 +295,7 @@ def _doctor(options: DoctorOptions) -> None:
 _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {
     "model": (ModelOptions, _model, "build a bundle from a shipped model or an architecture"),
     "engine": (EngineOptions, _engine, "compile a bundle's graph with TensorRT or TensorRT-RTX"),
+    "export": (ExportOptions, _export, "write a bundle for Triton, DeepStream, trtexec, or as one ONNX file"),
     "sensitivity": (SensitivityOptions, _sensitivity, "measure what each layer in INT8 costs in accuracy"),
     "train": (TrainOptions, _train, "fine-tune a model on pictures in VOC layout"),
     "inspect": (InspectOptions, _inspect, "show what a bundle holds and how it was verified"),

@@ -74,6 +74,7 @@ def save_onnx(model: ir.Model, path: Path) -> list[Path]:
     """Write `model`, weights one at a time; returns the files written: the `.onnx` and, for big models, its `.data`."""
     weights_bytes = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     if weights_bytes <= INLINE_LIMIT_BYTES:
+        ir.external_data.load_to_model(model)  # weights may lie beside the file that it was read from
         ir.save(model, path)
         return [path]
     data = path.with_name(path.name + ".data")

@@ -59,7 +59,8 @@ class BundleDescription:
         agreement, fusion = self.report.get("agreement"), self.report.get("fusion")
         parts = []
         if isinstance(agreement, dict):
-            parts.append(table([(key, value) for key, value in agreement.items()], ("agreement with Keras", "")))
+            title = f"agreement with {self.report.get('compared_with', 'Keras')}"
+            parts.append(table([(key, value) for key, value in agreement.items()], (title, "")))
         if self.report.get("precisions") or self.report.get("accuracy"):
             parts += [precision_table(self.report), *_float_layers(self.report)]
         if isinstance(fusion, dict) and isinstance(fusion.get("rules"), dict):

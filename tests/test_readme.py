@@ -113,9 +113,10 @@ def test_class_list_is_read_as_the_text_says(tmp_path: Path) -> None:
 def written_by_the_readme() -> set[str]:
     """Names in the current folder that the README's commands write to."""
     names = set()
+    flags = ("-o", "--output", "--json", "--picture", "--html")
     for command in COMMANDS:
         words = command.words
-        names |= {words[i + 1] for i, word in enumerate(words) if word in ("-o", "--output", "--json", "--picture", "--html")}
+        names |= {words[i + 1] for i, word in enumerate(words) if word in flags}
         if words[0] == "fcn-run" and "://" not in words[2]:
             names.add(words[2])
     return {name.split("/")[0] for name in names}

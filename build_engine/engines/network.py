@@ -73,7 +73,7 @@ def check_interface(parsed: ParsedNetwork, manifest: Manifest, graph: Path) -> N
     takes = (TensorSpec("image", "uint8", (1, height, width, 3)),)
     gives = [(TensorSpec("labels", "uint8", (1, height, width)),)]
     if head.kind == "bilinear":
-        scores = (1, len(manifest.classes), height // head.stride, width // head.stride)
+        scores = (1, len(manifest.classes), *manifest.score_points)
         gives = [(TensorSpec("scores", dtype, scores),) for dtype in ("float32", "float16")]
     for got, expected, verb in ((parsed.inputs, [takes], "takes"), (parsed.outputs, gives, "gives")):
         if got not in expected:

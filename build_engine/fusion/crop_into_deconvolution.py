@@ -5,15 +5,22 @@ output: cropping c more rows at the top gives y[i + c] = Σ x[j]·w[i + (p + c) 
 
     Slice(ConvTranspose(x; pads = p), crop c) = ConvTranspose(x; pads = p + c)
 
-and the cropped rows are never computed. Exporters write the Slice in many ways: no `steps`, axes in any order
+and the cropped rows are never computed. A crop of c ≥ k rows, k being the kernel's reach, first takes away the
+d = ⌊(c - k) / s⌋ + 1 input rows that write into nothing else: their last output row s·(d - 1) + k - 1 is below c, and
+
+    crop c of ConvTranspose(x) = crop c - s·d of ConvTranspose(Slice(x, d rows))
+
+so that less than a kernel is left, which backends accept as padding (Caffe's FCN-8s crops 31 with a kernel of 16).
+Exporters write the Slice in many ways: no `steps`, axes in any order
 ([0, 2, 3, 1] from tf2onnx), ends as INT32_MAX, INT64_MAX, negative or absolute.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
-from .graph import bypass, constant, ints, is_constant, shape_of, sole_consumer, unfixed_padding
+from .graph import add_initializer, bypass, constant, ints, is_constant, shape_of, sole_consumer, unfixed_padding
 from .report import RuleLog, RuleReport
 
 _OPEN_END = 2**31 - 1
@@ -46,17 +53,63 @@ def _fold(graph: ir.Graph, crop: ir.Node, deconvolution: ir.Node) -> str | None:
     amounts = _crop_amounts(crop, deconvolution)
     if isinstance(amounts, str):
         return amounts
-    top, left, bottom, right = (
-        pad + amount for pad, amount in zip(ints(deconvolution, "pads", (0, 0, 0, 0)), amounts, strict=True)
-    )
+    pads = tuple(pad + amount for pad, amount in zip(ints(deconvolution, "pads", (0,) * 4), amounts, strict=True))
     kernel = _kernel_shape(deconvolution)
-    if kernel is None or max(top, bottom) >= kernel[0] or max(left, right) >= kernel[1]:
-        return "the crop takes whole input rows or columns away, which backends do not accept as padding."
-    deconvolution.attributes["pads"] = ir.AttrInt64s("pads", (top, left, bottom, right))
+    if kernel is None:
+        return "the kernel's size is not known."
+    unread = _unread(deconvolution, pads)
+    if any(unread) and not _leaves_input(deconvolution, unread):
+        return "the crop takes whole input rows or columns away, and how many there are is not known or none is left."
+    strides = ints(deconvolution, "strides", (1, 1)) * 2
+    pads = tuple(pad - stride * rows for pad, stride, rows in zip(pads, strides, unread, strict=True))
+    if any(pad >= side for pad, side in zip(pads, kernel * 2, strict=True)):
+        return "the crop goes beyond the kernel, which backends do not accept as padding."
+    if any(unread):
+        _slice_input(graph, deconvolution, unread)
+    deconvolution.attributes["pads"] = ir.AttrInt64s("pads", pads)
     deconvolution.attributes.pop("auto_pad", None)
     deconvolution.outputs[0].shape = crop.outputs[0].shape
     bypass(graph, crop, deconvolution.outputs[0])
     return None
+
+
+def _unread(deconvolution: ir.Node, pads: tuple[int, ...]) -> tuple[int, ...]:
+    """Input rows and columns (top, left, bottom, right) that write only into what `pads` crops away."""
+    kernel, strides = _kernel_shape(deconvolution), ints(deconvolution, "strides", (1, 1))
+    dilations, extra = ints(deconvolution, "dilations", (1, 1)), ints(deconvolution, "output_padding", (0, 0))
+    assert kernel is not None
+    reach = [(side - 1) * dilation + 1 for side, dilation in zip(kernel, dilations, strict=True)]
+    beyond = (pads[0] - reach[0], pads[1] - reach[1], pads[2] - extra[0] - reach[0], pads[3] - extra[1] - reach[1])
+    return tuple(
+        min(max(0, rows // stride + 1), pad // stride)  # a stride beyond the kernel leaves rows between its copies
+        for rows, pad, stride in zip(beyond, pads, strides * 2, strict=True)
+    )
+
+
+def _leaves_input(deconvolution: ir.Node, unread: tuple[int, ...]) -> bool:
+    known = shape_of(deconvolution.inputs[0])
+    return known is not None and all(known[2 + i] > unread[i] + unread[i + 2] for i in range(2))
+
+
+def _slice_input(graph: ir.Graph, deconvolution: ir.Node, amounts: tuple[int, ...]) -> None:
+    """Take (top, left, bottom, right) rows and columns off what `deconvolution` reads."""
+    value = deconvolution.inputs[0]
+    assert value is not None
+    top, left, bottom, right = amounts
+    ends = [-bottom or _OPEN_END, -right or _OPEN_END]
+    bounds = [np.array(numbers, np.int64) for numbers in ([top, left], ends, list(_SPATIAL))]
+    name = f"{deconvolution.name}.input_crop"
+    constants = [
+        add_initializer(graph, f"{name}.{part}", array)
+        for part, array in zip(("starts", "ends", "axes"), bounds, strict=True)
+    ]
+    crop = ir.Node("", "Slice", [value, *constants], name=name)
+    output, known = crop.outputs[0], shape_of(value)
+    output.name, output.type = name, value.type
+    if known is not None:
+        output.shape = ir.Shape((*known[:2], known[2] - top - bottom, known[3] - left - right))
+    graph.insert_before(deconvolution, crop)
+    deconvolution.replace_input_with(0, output)
 
 
 def _crop_amounts(crop: ir.Node, deconvolution: ir.Node) -> tuple[int, int, int, int] | str:

@@ -9,6 +9,7 @@ from onnx_ir.passes import common as passes
 
 from .affine_into_convolution import affine_into_convolution
 from .cost import GraphCost, graph_cost
+from .crop_before_convolution import crop_before_convolution
 from .crop_into_deconvolution import crop_into_deconvolution
 from .depthwise_deconvolution import depthwise_deconvolution
 from .input_layout import input_layout
@@ -21,6 +22,7 @@ _GRAPH_RULES = {
     "reshape_chain": reshape_chain,
     "affine_into_convolution": affine_into_convolution,
     "crop_into_deconvolution": crop_into_deconvolution,
+    "crop_before_convolution": crop_before_convolution,
     "depthwise_deconvolution": depthwise_deconvolution,
     "skip_add": skip_add,
     "input_layout": input_layout,

@@ -1,9 +1,9 @@
-"""Rule 4: the last deconvolution, its crop, softmax and argmax leave the graph and become the runtime's head.
+"""Rule 4: the last deconvolution or Resize, its crop, softmax and argmax leave the graph and become the runtime's head.
 
 The graph then ends in the summed class scores (1, C, h, w) at the head's stride s. What was cut is remembered as a
 `BilinearTail`: a bilinear deconvolution with kernel 2s, stride s and padding p equals, up to a positive factor that
 is the same for all classes at the border, half-pixel bilinear interpolation shifted by p - s/2 pixels. Softmax is
-monotonous, so the argmax does not change without it.
+monotonous, so the argmax does not change without it. A linear Resize is that interpolation itself (resize_tail).
 
 Refused, with the `labels` head kept in the graph instead, for a kernel that is not bilinear (a learned one), a
 deconvolution with a bias (it changes who wins at the border) and an output that is not the input's size.
@@ -19,6 +19,7 @@ import onnx_ir as ir
 from .affine_into_convolution import has_bias
 from .graph import constant, integer, ints, is_constant, shape_of, unfixed_padding
 from .report import RuleLog, RuleReport
+from .resize_tail import resize_tail
 
 SCORES_NAME = "scores"
 LABELS_NAME = "labels"
@@ -30,11 +31,15 @@ _ASKED_FOR = "the labels head was asked for."
 
 @dataclass(frozen=True)
 class BilinearTail:
-    """The upsampling that was cut off: stride in pixels, offset (rows, columns) = padding before - stride / 2."""
+    """The upsampling that was cut off: stride in pixels, offset (rows, columns) = padding before - stride / 2.
+
+    points: (h, w) of the scores where they are not the input's sides divided by the stride.
+    """
 
     stride: int
     kernel: int
     offset: tuple[float, float]
+    points: tuple[int, int] | None = None
 
 
 def last_upsampling(
@@ -49,18 +54,18 @@ def last_upsampling(
     if output.name in (SCORES_NAME, LABELS_NAME):
         return log.report(), None
     last, class_axis, softmaxes = _walk_back(output, input_size)
-    deconvolution = last.producer()
-    if deconvolution is None or deconvolution.op_type != "ConvTranspose" or class_axis != 1:
-        log.refuse(output.name, "the graph does not end in a deconvolution whose channels are the classes.")
+    upsampling = last.producer()
+    if upsampling is None or upsampling.op_type not in _TAILS or class_axis != 1:
+        log.refuse(output.name, "the graph does not end in a deconvolution or Resize whose channels are the classes.")
         _end_in_labels(graph, last, class_axis)
         return log.report(), None
-    tail = _ASKED_FOR if labels else _bilinear_tail(deconvolution, input_size)
+    tail = _ASKED_FOR if labels else _TAILS[upsampling.op_type](upsampling, input_size)
     if isinstance(tail, str):
-        log.refuse(deconvolution.name, tail)
+        log.refuse(upsampling.name, tail)
         _end_in_labels(graph, last, class_axis)
         return log.report(), None
     log.applied = 1 + softmaxes
-    _end_in(graph, _first_input(deconvolution), SCORES_NAME)
+    _end_in(graph, _first_input(upsampling), SCORES_NAME)
     return log.report(), tail
 
 
@@ -143,7 +148,16 @@ def _bilinear_tail(node: ir.Node, input_size: tuple[int, int]) -> BilinearTail |
     size = tuple(stride * (scores[2 + i] + 1) - pads[i] - pads[i + 2] for i in range(2))
     if size != input_size:
         return f"its output is {size[1]}x{size[0]} pixels where the input has {input_size[1]}x{input_size[0]}."
-    return BilinearTail(stride, 2 * stride, (pads[0] - stride / 2, pads[1] - stride / 2))
+    points = None if scores[2:] == tuple(side // stride for side in input_size) else (scores[2], scores[3])
+    return BilinearTail(stride, 2 * stride, (pads[0] - stride / 2, pads[1] - stride / 2), points)
+
+
+def _resized_tail(node: ir.Node, input_size: tuple[int, int]) -> BilinearTail | str:
+    found = resize_tail(node, input_size)
+    return found if isinstance(found, str) else BilinearTail(found[0], 2 * found[0], (found[1], found[1]))
+
+
+_TAILS = {"ConvTranspose": _bilinear_tail, "Resize": _resized_tail}
 
 
 def _is_bilinear(kernel: np.ndarray, stride: int, group: int) -> bool:

@@ -165,7 +165,8 @@ class Fp32Reference:
                     f"the {precision} graph gives NaN or infinite scores, so no bundle was written: an activation "
                     f"went beyond what the ranges allow for; collect them on more pictures with fcn-calibrate ranges."
                 )
-            yield output, self._head.labels(output, (image.shape[0], image.shape[1]))
+            size = (image.shape[0], image.shape[1])
+            yield output, self._head.labels(output, size, size)
 
 
 def write_variant(

@@ -27,6 +27,7 @@ from fcnedge.runtime.errors import UserError
 
 RULES = {
     "affine_into_convolution",
+    "crop_before_convolution",
     "crop_into_deconvolution",
     "depthwise_deconvolution",
     "skip_add",
@@ -64,7 +65,7 @@ def test_bundle_verifies_and_describes_its_input_and_head(lite0_bundle):
     manifest = Bundle.load(lite0_bundle).manifest
     assert (manifest.name, manifest.arch, manifest.precisions) == ("fcn8s-lite0", "fcn8s-lite0", ("fp32",))
     assert (manifest.input.height, manifest.input.width, manifest.input.fit) == (64, 96, "stretch")
-    assert dataclasses.astuple(manifest.head) == ("bilinear", 8, 16, (0.0, 0.0))
+    assert dataclasses.astuple(manifest.head) == ("bilinear", 8, 16, (0.0, 0.0), None)
     assert manifest.preprocessing.mean == (127.0, 127.0, 127.0)
     assert manifest.palette[:3] == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
 
@@ -102,8 +103,8 @@ def test_report_says_what_was_measured(lite0_build):
     assert report["agreement"]["labels_equal"] == 1.0
     assert 0.9 * 2 * 64 * 96 < report["agreement"]["pixels_compared"] <= 2 * 64 * 96
     assert set(report["fusion"]["rules"]) == RULES
-    for rule in report["fusion"]["rules"].values():
-        assert rule["applied"] > 0
+    for name, rule in report["fusion"]["rules"].items():
+        assert (rule["applied"] > 0) == (name != "crop_before_convolution"), "only Caffe's FCNs crop scores"
         assert all(set(refusal) == {"node", "reason"} for refusal in rule["refused"])
     exported = onnx.load(str(lite0_build.recorded / "exported.onnx")).graph
     fused = onnx.load(str(lite0_build.bundle / "model.fp32.onnx")).graph
@@ -293,6 +294,8 @@ def test_disk_that_is_full_during_the_export_is_said_in_one_sentence(lite0_build
 
 # --- every architecture
 
+# Of the wider and deeper trunks one stands for all: they are lite0's layers with other numbers.
+BUILT = (*(arch for arch in ARCHITECTURES if arch.endswith(("vgg16", "lite0"))), "fcn8s-lite2")
 ALL_ARCHITECTURES = """
 import json, shutil, subprocess, sys
 from pathlib import Path
@@ -322,9 +325,9 @@ for arch in sys.argv[3:]:
 def all_bundles(tmp_path_factory: pytest.TempPathFactory, lite0_build, lively_weights) -> Path:
     """Give a folder with a bundle of each architecture, and its Keras answers beside it."""
     folder = tmp_path_factory.mktemp("architectures")
-    for arch in ARCHITECTURES:
-        lively_weights(folder / f"{arch}.safetensors", resolve_source(arch, classes="3", size=(64, 96)), "float16")
-    command = [sys.executable, "-c", ALL_ARCHITECTURES, str(folder), str(lite0_build.pictures), *ARCHITECTURES]
+    for arch in BUILT:
+        lively_weights(folder / f"{arch}.safetensors", resolve_source(arch, classes="8", size=(64, 96)), "float16")
+    command = [sys.executable, "-c", ALL_ARCHITECTURES, str(folder), str(lite0_build.pictures), *BUILT]
     environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -334,7 +337,7 @@ def all_bundles(tmp_path_factory: pytest.TempPathFactory, lite0_build, lively_we
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", BUILT)
 def test_every_architecture_gives_the_labels_of_keras(arch, all_bundles):
     with Segmenter(all_bundles / arch) as segmenter:
         manifest = segmenter.bundle.manifest
@@ -344,7 +347,7 @@ def test_every_architecture_gives_the_labels_of_keras(arch, all_bundles):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", BUILT)
 def test_every_architecture_is_fused_in_all_its_deconvolutions(arch, all_bundles):
     report = json.loads((all_bundles / arch / "report.json").read_text(encoding="utf-8"))
     rules = {name: rule["applied"] for name, rule in report["fusion"]["rules"].items()}

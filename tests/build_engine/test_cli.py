@@ -401,12 +401,13 @@ def test_build_result_has_its_fields(lite0_build):
         "ranges": type(None),
         "precisions": dict,
         "accuracy": type(None),
+        "notes": list,
         "seconds": dict,
     }
     assert (result["name"], result["arch"], result["size"]) == ("fcn8s-lite0", "fcn8s-lite0", "96x64")
     assert result["output"] == str(lite0_build.bundle)
     assert set(result["fusion"]) == {"rules", "before", "after", "tail"}
-    assert result["fusion"]["tail"] == {"stride": 8, "kernel": 16, "offset": [0.0, 0.0]}
+    assert result["fusion"]["tail"] == {"stride": 8, "kernel": 16, "offset": [0.0, 0.0], "points": None}
 
 
 def test_inspect_prints_and_writes_the_description(capsys, lite0_bundle, tmp_path):

@@ -100,6 +100,7 @@ def test_child_is_asked_for_everything_the_caller_said(tmp_path, monkeypatch):
         "size": [64, 96],
         "fit": "letterbox",
         "weights": str(tmp_path / "my.h5"),
+        "origin": None,
     }
     assert request["fc_channels"] == 123
     ((name, file),) = request["pictures"]

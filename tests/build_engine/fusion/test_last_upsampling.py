@@ -391,7 +391,6 @@ def test_unknown_size_is_refused(graph, infer):
 
 # What a graph ends in → the axis of the classes in what it computes (None: it computes labels).
 OTHER_ENDS = {
-    "resize": ([helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="linear")], 1),
     "sigmoid_nhwc": (
         [
             helper.make_node("ConvTranspose", ["x", "kernel"], ["up"], strides=[2, 2], group=3, pads=[1] * 4),
@@ -429,13 +428,12 @@ def test_other_ends_keep_a_labels_head_with_the_same_labels(end, graph, infer):
     nodes, class_axis = OTHER_ENDS[end]
     scores = 3 * random_scores(3, (3, 4))
     scores[:, 1] = scores[:, 0]  # ties everywhere
-    constants = {"kernel": plain()} if len(nodes) > 1 else {"scales": np.array([1, 1, 2, 2], np.float32)}
-    model = graph(nodes, {"x": scores}, ["y"], constants)
+    model = graph(nodes, {"x": scores}, ["y"], {"kernel": plain()})
     full = infer(model, scores)
     report, tail = last_upsampling(model.graph, (6, 8))
     assert tail is None
     assert [refusal.reason for refusal in report.refused] == [
-        "the graph does not end in a deconvolution whose channels are the classes."
+        "the graph does not end in a deconvolution or Resize whose channels are the classes."
     ]
     expected = full if class_axis is None else full.argmax(axis=class_axis)
     np.testing.assert_array_equal(infer(model, scores), expected.astype(np.uint8), strict=True)

@@ -1,0 +1,1 @@
+"""Bundles for other people's servers: one ONNX file, Triton, DeepStream, trtexec."""
