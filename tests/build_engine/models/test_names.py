@@ -15,8 +15,9 @@ from fcnedge.build_engine.models.names import check_size
 from fcnedge.runtime.errors import UserError
 
 
-def test_six_architectures_are_named_by_stride_and_trunk():
-    assert set(ARCHITECTURES) == {f"fcn{stride}s-{trunk}" for stride in (8, 16, 32) for trunk in ("vgg16", "lite0")}
+def test_architectures_are_named_by_stride_and_trunk():
+    trunks = ("vgg16", "lite0", "lite1", "lite2")
+    assert set(ARCHITECTURES) == {f"fcn{stride}s-{trunk}" for stride in (8, 16, 32) for trunk in trunks}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

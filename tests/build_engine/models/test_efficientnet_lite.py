@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: parameters counted by hand from the paper's table, features at the right strides, residuals."""
+"""EfficientNet-Lite: parameters counted by hand from the paper's table, features at the right strides, residuals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from fcnedge.build_engine.models.lite0 import lite0_context, lite0_trunk
+from fcnedge.build_engine.models.efficientnet_lite import lite_context, lite_stages, lite_trunk
 
 # MBConv rows of EfficientNet-B0 (Tan & Le 2019, table 1): repeats, kernel, stride, expansion, output channels.
 TABLE = [
@@ -38,7 +38,7 @@ def parameters_by_hand() -> int:
 def trunk() -> keras.Model:
     keras.utils.clear_session()
     image = keras.Input((64, 96, 3))
-    return keras.Model(image, lite0_trunk(image))
+    return keras.Model(image, lite_trunk(image))
 
 
 def test_trunk_has_3_million_parameters(trunk):
@@ -56,7 +56,7 @@ def test_parameters_are_those_of_the_published_classifier_without_its_head(trunk
 def context() -> keras.Model:
     keras.utils.clear_session()
     stride32 = keras.Input((None, None, 320))
-    return keras.Model(stride32, lite0_context(stride32))
+    return keras.Model(stride32, lite_context(stride32))
 
 
 def test_trunk_and_context_are_the_published_classifier_without_its_classes(trunk, context):
@@ -123,3 +123,32 @@ def test_projections_are_linear(trunk):
     rectified = {layer.input.name for layer in trunk.layers if isinstance(layer, keras.layers.ReLU)}
     assert len(rectified) == 32
     assert not rectified & {trunk.get_layer(f"block{block}_project_bn").output.name for block in range(16)}
+
+
+# Wider and deeper ones
+
+
+@pytest.mark.parametrize(
+    ("trunk", "published"),
+    # Trainable parameters of the published classifiers, as their checkpoints hold them.
+    [("lite0", 4_652_008), ("lite1", 5_416_680), ("lite2", 6_092_072)],
+)
+def test_trunk_and_context_have_the_parameters_of_the_published_classifier(trunk, published):
+    keras.utils.clear_session()
+    image = keras.Input((32, 32, 3))
+    features = lite_trunk(image, trunk)
+    model = keras.Model(image, lite_context(features[-1]))
+    trainable = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    assert trainable + (1280 + 1) * 1000 == published
+
+
+def test_depth_grows_but_for_the_first_and_last_stage():
+    assert [stage.repeats for stage in lite_stages("lite0")] == [1, 2, 2, 3, 3, 4, 1]
+    assert [stage.repeats for stage in lite_stages("lite1")] == [1, 3, 3, 4, 4, 5, 1]
+    assert [stage.repeats for stage in lite_stages("lite2")] == [1, 3, 3, 4, 4, 5, 1]
+
+
+def test_channels_are_multiples_of_eight_near_their_share():
+    for plain, wide in zip(lite_stages("lite0"), lite_stages("lite2"), strict=True):
+        assert wide.filters % 8 == 0
+        assert 0.9 * 1.1 * plain.filters <= wide.filters <= 1.1 * plain.filters + 8

@@ -1,11 +1,14 @@
-"""EfficientNet-Lite0 trunk: MBConv blocks without squeeze-excite, ReLU6 everywhere, made for INT8.
+"""EfficientNet-Lite trunks: MBConv blocks without squeeze-excite, ReLU6 everywhere, made for INT8.
 
-Source of the shape table: EfficientNet-Lite (Tan & Le 2019, arXiv:1905.11946; the Lite variant removes
-squeeze-excite and replaces swish by ReLU6, and keeps stem and head unscaled).
+Source of the shape table and of how it is scaled: EfficientNet (Tan & Le 2019, arXiv:1905.11946) and its Lite
+variants, which remove squeeze-excite, have ReLU6 in place of swish, and scale neither stem and head nor the depth of
+the first and last stage:
+https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -33,23 +36,41 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
+SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
+"""Width (channels) and depth (blocks per stage) of each trunk against the table."""
+CHANNEL_STEP = 8
 STRIDE_8_STAGE, STRIDE_16_STAGE, STRIDE_32_STAGE = 2, 4, 6
 CONTEXT_CHANNELS = 1280
 CONTEXT_DROPOUT = 0.2
 
 
-def lite0_trunk(image: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
-    """Stack EfficientNet-Lite0 on `image` and return its stride-8, -16 and -32 features.
+def lite_stages(trunk: str) -> tuple[Stage, ...]:
+    """The table of `trunk`, a name of `SCALES`."""
+    width, depth = SCALES[trunk]
+    last = len(STAGES) - 1
+    return tuple(
+        stage._replace(
+            repeats=stage.repeats if number in (0, last) else math.ceil(depth * stage.repeats),
+            filters=_rounded(width * stage.filters),
+        )
+        for number, stage in enumerate(STAGES)
+    )
+
+
+def lite_trunk(
+    image: keras.KerasTensor, trunk: str = "lite0"
+) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
+    """Stack the EfficientNet-Lite named `trunk` on `image` and return its stride-8, -16 and -32 features.
 
     image: (N, H, W, 3) float32, normalised; H and W multiples of 32.
-    Returns (N, H/8, W/8, 40), (N, H/16, W/16, 112), (N, H/32, W/32, 320).
+    Returns (N, H/8, W/8, a), (N, H/16, W/16, b), (N, H/32, W/32, c); of lite0 a, b and c are 40, 112 and 320.
     """
     x = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(image)
     x = _batch_norm(x, "stem_bn")
     x = layers.ReLU(6.0, name="stem_relu")(x)
     features = []
     block = 0
-    for stage in STAGES:
+    for stage in lite_stages(trunk):
         for repeat in range(stage.repeats):
             stride = stage.stride if repeat == 0 else 1
             x = _mbconv(x, stage, stride, f"block{block}")
@@ -58,17 +79,23 @@ def lite0_trunk(image: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.Kera
     return features[STRIDE_8_STAGE], features[STRIDE_16_STAGE], features[STRIDE_32_STAGE]
 
 
-def lite0_context(stride32: keras.KerasTensor) -> keras.KerasTensor:
+def lite_context(stride32: keras.KerasTensor) -> keras.KerasTensor:
     """What the whole picture shows: the classifier's last features, averaged over the picture.
 
-    stride32: (N, H/32, W/32, 320) float32. Returns (N, 1, 1, 1280) float32. The convolution is the one that
-    EfficientNet-Lite0 classifies ImageNet with, so that its weights come with the trunk's.
+    stride32: (N, H/32, W/32, c) float32. Returns (N, 1, 1, 1280) float32. The convolution is the one that the trunk
+    classifies ImageNet with, so that its weights come with the trunk's.
     """
     x = layers.Conv2D(CONTEXT_CHANNELS, 1, use_bias=False, name="conv7")(stride32)
     x = _batch_norm(x, "conv7_bn")
     x = layers.ReLU(6.0, name="conv7_relu")(x)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="context")(x)
     return layers.Dropout(CONTEXT_DROPOUT, name="context_dropout")(x)
+
+
+def _rounded(channels: float) -> int:
+    """To the nearest multiple of eight, but never more than a tenth down."""
+    nearest = max(CHANNEL_STEP, int(channels + CHANNEL_STEP / 2) // CHANNEL_STEP * CHANNEL_STEP)
+    return nearest + CHANNEL_STEP if nearest < 0.9 * channels else nearest
 
 
 def _mbconv(x: keras.KerasTensor, stage: Stage, stride: int, name: str) -> keras.KerasTensor:
