@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,3 +91,20 @@ def small_plan(voc_folder: Path) -> Callable[..., Plan]:
         return Plan(**{**given, "samples": tuple(read_voc(voc_folder, "val")), **other})
 
     return plan
+
+
+@pytest.fixture
+def elsewhere(odd_peers: ModuleType, tmp_path: Path) -> Callable[..., Any]:
+    """Give `elsewhere(script, *words)`: run it in a process that an interrupt may meet, and give the JSON it prints.
+
+    Not in this one: where OpenVINO has been loaded, a signal may end the process.
+    """
+
+    def run(script: str, *words: object) -> Any:
+        command = [sys.executable, "-c", script, *(str(word) for word in words)]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout)
+
+    return run

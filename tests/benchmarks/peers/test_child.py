@@ -52,7 +52,21 @@ def test_progress_is_handed_on(odd_peers, voc_folder):
     assert counts[:, 0].sum() == counts.sum() > 0  # all background, says that peer
 
 
-def test_an_interrupt_ends_the_child_at_once(odd_peers):
-    with pytest.raises(KeyboardInterrupt):
-        opened(odd_peers.interrupting_at_once)
-    assert not multiprocessing.active_children()
+_INTERRUPTED = """
+import json, multiprocessing
+import numpy as np, odd_peers
+from fcnedge.benchmarks.peers.bench import Bench
+from fcnedge.benchmarks.peers.child import Child
+from fcnedge.benchmarks.peers.entry import Entry
+
+raised = None
+try:
+    Child(Bench, Entry("odd", odd_peers.interrupting_at_once), 1, (np.zeros((40, 60, 3), np.uint8),))
+except BaseException as error:
+    raised = type(error).__name__
+print(json.dumps([raised, len(multiprocessing.active_children())]))
+"""
+
+
+def test_an_interrupt_ends_the_child_at_once(elsewhere):
+    assert elsewhere(_INTERRUPTED) == ["KeyboardInterrupt", 0]

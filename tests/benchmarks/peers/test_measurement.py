@@ -93,20 +93,48 @@ def test_interrupted_while_timing_what_was_measured_is_reported(run, odd_peers, 
     assert not multiprocessing.active_children()
 
 
-def test_interrupted_while_scoring_times_are_reported(run, odd_peers, small_plan):
-    report = run(small_plan(), odd_peers.interrupting_on_pictures)
-    rows = rows_of(report)
-    assert report.partial == "interrupted while scoring"
-    assert rows[OURS].miou7 > 0.5  # it came first
-    assert rows["interrupting_on_pictures"].miou7 is None
-    assert rows["interrupting_on_pictures"].frames == 6
-    assert not multiprocessing.active_children()
+_MEASURED = """
+import json, multiprocessing, sys
+from pathlib import Path
+import numpy as np, odd_peers
+from fcnedge.benchmarks.peers.entry import Entry
+from fcnedge.benchmarks.peers.line_up import Ingredients, line_up
+from fcnedge.benchmarks.peers.measurement import Plan, measure
+from fcnedge.calibration.voc import read_voc
+from fcnedge.runtime import Bundle
+from fcnedge.runtime.command import Progress, jsonable
+
+bundle, voc, folder, ours, opener = Bundle.load(sys.argv[1]), *sys.argv[2:]
+frame = np.full((40, 60, 3), 90, np.uint8)
+entries = line_up(Ingredients(bundle, "nobody knows", ()), Path(folder), lambda name: name == ours, lambda text: None)
+entries += [Entry(opener, getattr(odd_peers, opener))]
+plan = Plan(threads=1, rounds=3, frames=(frame, frame), split="val", samples=tuple(read_voc(Path(voc), "val")))
+try:
+    report = jsonable(measure(bundle, entries, plan, Progress()))
+except KeyboardInterrupt:
+    report = None
+print(json.dumps([report, len(multiprocessing.active_children())]))
+"""
 
 
-def test_interrupted_before_anything_was_timed_is_an_interrupt(run, odd_peers, small_plan):
-    with pytest.raises(KeyboardInterrupt):
-        run(small_plan(), odd_peers.interrupting_at_once)
-    assert not multiprocessing.active_children()
+@pytest.fixture
+def run_elsewhere(elsewhere, colour_bundle, voc_folder, tmp_path):
+    """Give `run_elsewhere(opener's name)`: the report as JSON data (None after an interrupt), processes left over."""
+    return lambda opener: elsewhere(_MEASURED, colour_bundle.resolve(), voc_folder, tmp_path, OURS, opener)
+
+
+def test_interrupted_while_scoring_times_are_reported(run_elsewhere):
+    report, left_over = run_elsewhere("interrupting_on_pictures")
+    rows = {row["name"]: row for row in report["rows"]}
+    assert report["partial"] == "interrupted while scoring"
+    assert rows[OURS]["miou7"] > 0.5  # it came first
+    assert rows["interrupting_on_pictures"]["miou7"] is None
+    assert rows["interrupting_on_pictures"]["frames"] == 6
+    assert left_over == 0
+
+
+def test_interrupted_before_anything_was_timed_is_an_interrupt(run_elsewhere):
+    assert run_elsewhere("interrupting_at_once") == [None, 0]
 
 
 def test_report_survives_json(run, odd_peers, small_plan):
