@@ -26,13 +26,13 @@ def _say(line: str) -> None:
 
 
 def _report(result: RunResult, options: RunOptions) -> None:
-    if options.json is not None:
-        write_json(result, options.json)
     skipped = sum(source.skipped_files for source in result.sources)
     if skipped:
         sys.stderr.write(f"fcn-run: files passed over because they are no pictures: {skipped}\n")
     for line in report_lines(result):
         print(line)
+    if options.json is not None:  # last: it may fail, and the run is over
+        write_json(result, options.json)
 
 
 if __name__ == "__main__":

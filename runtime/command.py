@@ -62,6 +62,7 @@ def run_command(run: Callable[[], None], name: str) -> int:
     on, for Python to show its traceback. SIGTERM unwinds `run` as Ctrl-C does, so that outputs are finished.
     """
     terminated = threading.Event()
+    _replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is no error
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -123,6 +124,14 @@ def _read_what_is_there(descriptor: int) -> bytes:
         while piece := os.read(descriptor, 1 << 16):
             data += piece
     return data
+
+
+def _replace_closed_streams() -> None:
+    """Started with standard output or error closed (`>&-`), Python has None in their place; nobody listens there."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The output comes last: a camera or film that was put there by mistake is named, not written to."""
+"""The output comes last: a camera, film or picture that was put there by mistake is named, not written to."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import UserError
-from ..opencv import load_cv2
-from ..sinks.files import is_marked_film
+from ..sinks import PICTURE_SUFFIXES
+from ..sinks.files import is_ours
 from ..sources.address import hide_password
 
 _ALWAYS_SOURCES = ("csi", "v4l2", "demo", "https", "rtsps")
-_FILM = "a film that is there"
+_FILM, _PICTURE = "a film that is there", "a picture that is there"
 _FILMS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".gif")
 
 
 def refuse_source_as_sink(sink: str, sources: int) -> None:
     """Raise UserError where `sink` is plainly a source. sources: how many stand before it.
 
-    A film that is there already is one, unless fcnedge wrote it: as the output of one source that is replaced.
+    A film or picture that is there already is one, unless fcnedge wrote it: as the output of one source that is
+    replaced.
     """
     what = _kind_of_source(sink, several=sources > 1)
     if what is None:
         return
-    replaced = "; to replace it, delete it first" if what == _FILM else ""
+    replaced = "; to replace it, delete it first" if what in (_FILM, _PICTURE) else ""
     raise UserError(
         f"{hide_password(sink)} is {what}, and the last word names the output; put the output after it: "
         f"null:// writes nothing{replaced}"
@@ -65,19 +66,14 @@ def _kind_of_address(text: str, scheme: str) -> str | None:
 def _kind_of_file(path: Path, *, several: bool) -> str | None:
     if re.fullmatch(r"/dev/(video\d+|v4l/.+)", os.fspath(path)):
         return "a camera"
-    if path.suffix.lower() in _FILMS and (several or not is_marked_film(path)) and _holds_frames(path):
-        return _FILM
-    return None
+    suffix = path.suffix.lower()
+    kind = _FILM if suffix in _FILMS else _PICTURE if suffix in PICTURE_SUFFIXES else None
+    return kind if kind is not None and (several or not is_ours(path)) and _holds_something(path) else None
 
 
-def _holds_frames(path: Path) -> bool:
+def _holds_something(path: Path) -> bool:
+    # Not whether OpenCV can read it: a recording that lost its end may be mended yet.
     try:
-        if not path.is_file() or not path.stat().st_size:
-            return False
+        return path.is_file() and path.stat().st_size > 0
     except OSError:
         return False
-    capture = load_cv2().VideoCapture(os.fspath(path))
-    try:
-        return bool(capture.isOpened() and capture.grab())
-    finally:
-        capture.release()

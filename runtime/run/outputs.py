@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..look import Look, parse_visuals
 from ..segmenter import Segmenter
-from ..sinks import NullSink, PageSink, Sink, open_sink
+from ..sinks import FolderSink, PageSink, PictureSink, Sink, VideoSink, open_sink
 from ..sources import Source
 from ..sources.address import hide_password
 from .labels import source_labels
@@ -38,7 +38,7 @@ class Outputs:
     @property
     def kept(self) -> bool:
         """Whether anything of what was written stays."""
-        return not any(isinstance(sink, NullSink | PageSink) for sink in self.sinks.values())
+        return any(isinstance(sink, FolderSink | PictureSink | VideoSink) for sink in self.sinks.values())
 
     def close(self) -> None:
         """Finish them all; more than once does no harm. Raises UserError when one turns out incomplete."""
@@ -85,10 +85,13 @@ def _names(uri: str, words: tuple[str, ...], sources: Mapping[int, Source]) -> d
             f"{hide_password(uri)} takes one source, and {len(words)} were given; name a folder (end it with /), "
             "http://127.0.0.1:8080, display:// or null://"
         )
-    for source in sources.values():
-        if source.folder is not None and _is_same(source.folder, folder):
-            raise UserError(f"{uri} is one of the sources; write into a folder of its own, such as {folder / 'out'}")
     labels = source_labels(words)
+    read = [source.folder for source in sources.values() if source.folder is not None]
+    for written in (folder, *(folder / label for label in labels)):
+        if any(_is_same(each, written) for each in read):
+            raise UserError(
+                f"{written} is one of the sources; write into a folder of its own, such as {folder / 'out'}"
+            )
     return {place: f"{folder / labels[place]}/" for place in sources}
 
 

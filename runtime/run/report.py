@@ -18,9 +18,9 @@ def report_lines(result: RunResult) -> Iterator[str]:
             yield f"source   {source.uri}: {_counted(source.frames, 'frame')}{_failed(source)}"
         if source.live is not None:
             yield f"camera   {_live(source.live)}"
-    seen = ", ".join(f"{name} {100 * share:.1f}%" for name, share in _by_share(result.classes))
-    yield f"classes  {seen}"
     if result.frames:
+        seen = ", ".join(f"{name} {100 * share:.1f}%" for name, share in _by_share(result.classes))
+        yield f"classes  {seen}"
         yield (
             f"rate     {result.frames_per_second:.1f} frames per second by the clock, in {result.seconds:.1f} s; "
             "reading, drawing and writing go on beside the network"
@@ -29,9 +29,9 @@ def report_lines(result: RunResult) -> Iterator[str]:
 
 
 def _sum(result: RunResult) -> str:
-    where = "" if result.sink == "null://" else f", written to {result.sink}"
     if not result.frames:
-        return f"no frames{where}"
+        return "no frames"
+    where = "" if result.sink == "null://" else f", written to {result.sink}"
     return (
         f"{_counted(result.frames, 'frame')} with {result.model} ({result.backend} {result.precision}), "
         f"{result.stages['total'].p50_ms:.1f} ms per frame{where}"

@@ -14,7 +14,7 @@ from array import array
 from fractions import Fraction
 from pathlib import Path
 
-from .files import FILM_MARK
+from .files import OUR_MARK
 from .growing_file import GrowingFile
 
 _RIFF_BYTES = 1 << 30
@@ -114,7 +114,7 @@ class AviFile:
             ),
             _chunk(b"LIST", b"odml", _chunk(b"dmlh", struct.pack("<I244x", self._frames))),
         )
-        lists += _chunk(b"LIST", b"INFO", _chunk(b"ISFT", FILM_MARK + b"\0"))
+        lists += _chunk(b"LIST", b"INFO", _chunk(b"ISFT", OUR_MARK + b"\0"))
         return struct.pack("<4sI4s", b"RIFF", riff_bytes, b"AVI ") + lists
 
 

@@ -12,15 +12,19 @@ import numpy as np
 from ..errors import UserError
 from ..opencv import load_cv2
 
-FILM_MARK = b"fcnedge"
-"""In the first bytes of each film that is written here, so that the next run may replace it."""
+OUR_MARK = b"fcnedge"
+"""At the beginning of each film and at the end of each picture that is written here: the next run may replace it."""
+
+_BEGINNING = 1 << 14
 
 
-def is_marked_film(path: Path) -> bool:
-    """Whether fcnedge wrote the film, as far as its beginning tells; a run that was killed has marked it too."""
+def is_ours(path: Path) -> bool:
+    """Whether fcnedge wrote the film or picture, as far as its ends tell; a run that was killed has marked it too."""
     try:
         with path.open("rb") as file:
-            return FILM_MARK in file.read(1 << 14)
+            beginning = file.read(_BEGINNING)
+            file.seek(-min(len(beginning), len(OUR_MARK)), os.SEEK_END)
+            return OUR_MARK in beginning or file.read() == OUR_MARK
     except OSError:
         return False
 

@@ -14,7 +14,7 @@ from array import array
 from fractions import Fraction
 from pathlib import Path
 
-from .files import FILM_MARK
+from .files import OUR_MARK
 from .growing_file import GrowingFile
 
 _KEY, _NOT_KEY = 0x02000000, 0x01010000
@@ -31,7 +31,7 @@ class Mp4File:
         self._size, self._fps, self._header = size, fps, header
         self._offsets, self._sizes, self._keys = array("Q"), array("I"), array("I")
         self._file = GrowingFile(path)
-        kind = _box(b"ftyp", b"isom", struct.pack(">I", 0x200), b"isom", b"iso6", b"mp41") + _box(b"free", FILM_MARK)
+        kind = _box(b"ftyp", b"isom", struct.pack(">I", 0x200), b"isom", b"iso6", b"mp41") + _box(b"free", OUR_MARK)
         self._first_moov = len(kind)
         extends = _full(b"trex", 0, 0, struct.pack(">5I", 1, 1, fps.denominator, 0, _NOT_KEY))
         self._file.append(kind, self._moov(_box(b"mvex", extends)))

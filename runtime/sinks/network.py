@@ -110,9 +110,11 @@ class _Sender:
             self._changed.wait_for(lambda: not self._is_new or self._stopped, _LAST_FRAME_S)
             self._stopped = True
             self._changed.notify_all()
-        self._thread.join(_GRACE_S)  # longer only where GStreamer reads no more
+        self._thread.join(_GRACE_S)
+        if self._thread.is_alive():  # GStreamer reads no more, and stdin cannot be closed while it is written to
+            self._process.kill()
+            self._thread.join()
         self._end_process()
-        self._thread.join()
 
     def _run(self) -> None:
         assert self._process.stdin is not None
@@ -155,10 +157,11 @@ class _Sender:
         self._said.close()
 
     def _last_words(self) -> str:
-        """What follows "ERROR: from element …:", or else the last line."""
+        """What follows the first "ERROR: from element …:", those after it being its consequences, or the last line."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE_S)
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").splitlines()
         errors = [line.partition("ERROR: ")[2].partition(": ")[2] for line in lines if line.startswith("ERROR: from")]
-        return (errors or [line for line in lines if line.strip()] or ["nothing"])[-1].strip()
+        rest = [line for line in lines if line.strip()]
+        return (errors[:1] or rest[-1:] or ["nothing"])[0].strip()

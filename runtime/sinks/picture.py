@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..streams.result import StreamResult
-from .files import encode_picture, make_folder, write_atomically
+from .files import OUR_MARK, encode_picture, make_folder, write_atomically
 from .sink import Sink, drawn
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -28,5 +28,6 @@ class PictureSink(Sink):
         """Write the picture. Raises UserError for a second one, or when it cannot be written."""
         if self.written:
             raise UserError(f"{self._path} holds one picture, but a second came; name a folder or a .mp4 file")
-        write_atomically(self._path, encode_picture(self._path.suffix, drawn(picture)))
+        # Every decoder stops at the end of the picture, so that a mark behind it harms none.
+        write_atomically(self._path, encode_picture(self._path.suffix, drawn(picture)) + OUR_MARK)
         self.written += 1

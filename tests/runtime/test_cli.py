@@ -253,8 +253,12 @@ def test_camera_is_shown_on_a_live_page_until_somebody_ends_it(tiny_bundle):
     with subprocess.Popen([sys.executable, "-c", CAMERA, *words], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         address = run.stdout.readline().removeprefix("live page: ").strip()
-        with urllib.request.urlopen(f"{address.rstrip('/')}/status.json", timeout=30) as answer:
-            status = json.load(answer)
+        status = {}
+        for _ in range(5_000):
+            with urllib.request.urlopen(f"{address.rstrip('/')}/status.json", timeout=30) as answer:
+                status = json.load(answer)
+            if status["sources"] and status["sources"][0]["shares"]:  # a result was shown
+                break
         run.send_signal(signal.SIGTERM)
         rest = run.communicate(timeout=60)[0]
     assert status["model"] == "tiny · fake fp32"

@@ -269,6 +269,16 @@ def test_reader_that_went_away_is_no_error(size):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the shell is Unix's")
+@pytest.mark.parametrize(("closed", "left"), [(">&-", ("", "heard\n")), ("2>&-", ("said\n", ""))])
+def test_closed_standard_stream_is_no_error(closed, left):
+    body = "sys.exit(run_command(lambda: (print('said'), sys.stderr.write('heard\\n')), 'fcn-test'))"
+    program = f"import sys\nfrom fcnedge.runtime.command import run_command\n{body}"
+    shell = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, program]
+    done = subprocess.run(shell, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, *left)
+
+
 def test_name_that_the_terminal_cannot_show_is_no_error():
     body = "sys.exit(run_command(lambda: print('caf\\udce9 \\u9053'), 'fcn-test'))"
     done = in_its_own_process(body, env=os.environ | {"PYTHONIOENCODING": "ascii"})

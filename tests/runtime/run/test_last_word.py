@@ -1,5 +1,7 @@
 """A source in the place of the output is named; an output is none, whatever it is called."""
 
+import cv2
+import numpy as np
 import pytest
 
 from fcnedge.runtime import UserError
@@ -41,6 +43,13 @@ def test_film_at_the_end_is_named(tmp_path, film, sources):
         refuse_source_as_sink(f"file://{path}", sources)
     (tmp_path / "empty.mp4").touch()
     refuse_source_as_sink(str(tmp_path / "empty.mp4"), sources)
+
+
+def test_film_that_opencv_cannot_read_is_kept_too(tmp_path, film):
+    path = tmp_path / "recording.mp4"
+    path.write_bytes(film("blue", 2).read_bytes()[:100])
+    with pytest.raises(UserError, match="is a film that is there"):
+        refuse_source_as_sink(str(path), 1)
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.avi"])
@@ -85,3 +94,19 @@ def test_command_line_says_so_before_a_model_is_loaded(tmp_path, fcn_run, film):
     done = fcn_run(film("blue", 1), "/dev/video1", "--model", tmp_path / "no-such-bundle")
     assert done.code == 2
     assert "put the output after it: null:// writes nothing" in done.errors[0]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif"])
+def test_picture_of_somebody_else_is_kept_and_our_own_is_replaced(tmp_path, fcn_run, suffix):
+    photo, other = tmp_path / "a.png", tmp_path / f"b{suffix}"
+    cv2.imwrite(str(photo), np.full((48, 64, 3), 90, np.uint8))
+    cv2.imwrite(str(other), np.full((48, 64, 3), 200, np.uint8))
+    before = other.read_bytes()
+    refused = fcn_run(photo, other)
+    assert (refused.code, other.read_bytes()) == (2, before)
+    (error,) = refused.errors
+    assert "is a picture that is there, and the last word names the output" in error
+    assert error.endswith("to replace it, delete it first")
+    for _ in range(2):
+        assert fcn_run(photo, tmp_path / f"out{suffix}").code == 0
+    assert cv2.imread(str(tmp_path / f"out{suffix}")).shape == (48, 64, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import urllib.request
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from fcnedge.runtime import BackendError, Bundle, FakeBackend, Segmenter
+from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.run import outputs, read_command_line, run, session
 from fcnedge.runtime.sinks import Sink, SinkClosed
 from fcnedge.runtime.sources import Frame, Source
@@ -49,7 +51,7 @@ def test_run_whose_window_is_closed_is_done(tiny_bundle, film, monkeypatch, coun
 
 def test_page_names_the_backend_that_took_over(tiny_bundle, monkeypatch):
     pytest.importorskip("onnxruntime", reason="the extra cpu is not installed")
-    lost, seen = threading.Event(), []
+    lost, looked, seen = threading.Event(), threading.Event(), []
 
     class Gpu(FakeBackend):
         def infer(self, image):
@@ -62,10 +64,8 @@ def test_page_names_the_backend_that_took_over(tiny_bundle, monkeypatch):
             super().__init__("camera", live=True, is_video=True)
 
         def __iter__(self):
-            for index in range(10_000):
+            for index in itertools.takewhile(lambda _: not looked.is_set(), itertools.count()):
                 yield Frame(np.zeros((20, 30, 3), np.uint8), f"camera_{index}", index, 0.0)
-                if seen[1:]:
-                    return
 
     def open_segmenter(model, backend, precision, threads, fallback, filter_mode):
         bundle = Bundle.load(model)
@@ -74,12 +74,17 @@ def test_page_names_the_backend_that_took_over(tiny_bundle, monkeypatch):
     def look(line):
         def watch():
             address = line.removeprefix("live page: ")
-            while len(seen) < 2:
-                with urllib.request.urlopen(f"{address}status.json", timeout=30) as answer:
-                    status = json.load(answer)
-                if status["sources"][0]["shares"] and status["model"] not in seen:
-                    seen.append(status["model"])
-                    lost.set()
+            try:
+                for _ in range(5_000):
+                    with urllib.request.urlopen(f"{address}status.json", timeout=30) as answer:
+                        status = json.load(answer)
+                    if status["sources"][0]["shares"] and status["model"] not in seen:
+                        seen.append(status["model"])
+                        lost.set()
+                    if len(seen) == 2:
+                        break
+            finally:
+                looked.set()
 
         threading.Thread(target=watch, daemon=True).start()
 
@@ -89,3 +94,15 @@ def test_page_names_the_backend_that_took_over(tiny_bundle, monkeypatch):
     result = run(options, look)
     assert seen == ["tiny · fake fp32", f"tiny · {result.backend} fp32"]
     assert result.backend in ("onnxruntime", "openvino")
+
+
+@pytest.mark.parametrize("sink", ["display://", "out/"])
+def test_error_tells_of_frames_that_stay_and_of_no_others(tiny_bundle, pictures, monkeypatch, tmp_path, sink):
+    monkeypatch.chdir(tmp_path)
+    if sink == "display://":
+        monkeypatch.setattr(outputs, "open_sink", Window)
+    folder = pictures("shots", "red", 2)
+    (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:-12])
+    with pytest.raises(UserError, match=r"2\.png is truncated") as caught:
+        run(read_command_line(["shots", sink, "--model", str(tiny_bundle), "--backend", "fake"]), str)
+    assert ("; 2 frames before it were written to" in str(caught.value)) == (sink == "out/")

@@ -124,6 +124,14 @@ def test_folder_that_is_a_source_is_not_written_into(tmp_path, fcn_run, film, pi
     assert [path.name for path in shots.iterdir()] == ["0.png"]
 
 
+def test_folder_of_one_source_is_not_another_source(tmp_path, fcn_run, pictures):
+    mine, other = pictures("here/shots", "red", 1), pictures("there/shots", "blue", 1)
+    done = fcn_run(other, mine, tmp_path / "here")
+    assert done.code == 2
+    assert done.errors[0].startswith(f"fcn-run: {mine} is one of the sources; write into a folder of its own, such as")
+    assert [path.name for path in mine.iterdir()] == ["0.png"]
+
+
 # Ends
 
 

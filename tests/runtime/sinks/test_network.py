@@ -1,5 +1,6 @@
 """Streams over loopback to real receivers: a GStreamer pipeline for RTP, GStreamer's RTSP server in record mode."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -133,6 +134,45 @@ def test_server_that_refuses_is_quoted_without_the_password(recorder, result, lo
     with pytest.raises(
         UserError, match=rf"^rtsp://me:\*\*\*@127.0.0.1:{port}/{path} is lost: GStreamer says .*{words}"
     ):
+        run()
+
+
+@pytest.fixture
+def stand_in(gstreamer, tmp_path, monkeypatch):
+    """Give a function that puts a shell script in gst-launch-1.0's place."""
+    if sys.platform == "win32":
+        pytest.skip("the stand-in is a shell script")
+
+    def put(script):
+        program = tmp_path / "gst-launch-1.0"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    return put
+
+
+def test_gstreamer_that_reads_no_more_does_not_hold_up_the_end(stand_in, result):
+    stand_in("exec sleep 120")
+    threads = threading.active_count()
+    sink = open_sink("rtp://127.0.0.1:5000", source=Camera)
+    sink.take(*result(height=480, width=640))  # more than a pipe holds
+    closing = threading.Thread(target=sink.close, daemon=True)
+    closing.start()
+    closing.join(WATCHDOG_S)
+    assert not closing.is_alive()
+    assert threading.active_count() == threads
+
+
+def test_first_of_gstreamers_errors_is_quoted_for_the_others_follow_from_it(stand_in, result):
+    stand_in("for each in 'Not authorized' 'Could not write'; do echo ERROR: from element a: $each >&2; done")
+
+    def run():
+        with open_sink("rtp://127.0.0.1:5000", source=Film) as sink:
+            while True:
+                sink.take(*result())
+
+    with pytest.raises(UserError, match=r"^rtp://127.0.0.1:5000 is lost: GStreamer says 'Not authorized'$"):
         run()
 
 
