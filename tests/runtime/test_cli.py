@@ -377,9 +377,11 @@ def test_sink_on_a_medium_that_takes_nothing_is_one_line(tiny_bundle, picture, n
     assert f"/proc/{name} cannot be written" in line
 
 
-def test_json_that_cannot_be_written_is_refused(tmp_path, tiny_bundle, picture, capsys):
-    line = refused(capsys, picture, "--model", tiny_bundle, "--json", tmp_path)
-    assert line == f"{tmp_path} cannot be written (Is a directory); choose another place for --json."
+def test_json_that_cannot_be_written_is_told_after_the_report(tmp_path, tiny_bundle, picture, capsys):
+    assert fcn_run(picture, "--model", tiny_bundle, "--json", tmp_path) == 2
+    shown, errors = capsys.readouterr()
+    assert "1 frame with " in shown
+    assert errors == f"fcn-run: {tmp_path} cannot be written (Is a directory); choose another place for --json.\n"
 
 
 def damaged_png(path: Path) -> Path:
