@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from fcnedge.build_engine.fusion.affine_into_convolution import affine_into_convolution
-from fcnedge.build_engine.models import ARCHITECTURES
+
+from .conftest import EXPORTED
 
 UNIT = 2.0**-24  # the largest relative error of one float32 rounding
 EPSILON = 1e-3
@@ -22,7 +23,7 @@ LITE0_ADDS = 9 + 1  # residual ones, and the context's
 EXPECTED = {"vgg16": 0, "lite0": 2 * 38}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_every_affine_of_a_real_export_folds(name, exported, image, infer):
     model = exported(name)
     raw = Counter(node.op_type for node in model.graph)

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from fcnedge.build_engine.fusion.crop_into_deconvolution import crop_into_deconvolution
-from fcnedge.build_engine.models import ARCHITECTURES
+
+from .conftest import EXPORTED
 
 DECONVOLUTIONS = {"fcn32s": 1, "fcn16s": 2, "fcn8s": 3}
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_every_crop_of_a_real_export_folds_bit_exact(name, exported, image, infer):
     model = exported(name)
     before = infer(model, image)

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from fcnedge.build_engine.fusion.depthwise_deconvolution import depthwise_deconvolution
-from fcnedge.build_engine.models import ARCHITECTURES
+
+from .conftest import EXPORTED
 
 DECONVOLUTIONS = {"fcn32s": 1, "fcn16s": 2, "fcn8s": 3}
 CLASSES = 5
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_every_deconvolution_of_a_real_export_becomes_depthwise_bit_exact(name, exported, image, infer):
     model = exported(name)
     before = infer(model, image)

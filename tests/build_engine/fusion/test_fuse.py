@@ -12,7 +12,9 @@ import pytest
 from onnx import helper
 
 from fcnedge.build_engine.fusion import FusionReport, fuse
-from fcnedge.build_engine.models import ARCHITECTURES, Architecture
+from fcnedge.build_engine.models import Architecture
+
+from .conftest import EXPORTED
 
 SIZE, CLASSES = (64, 96), 5
 SKIPS = {32: 0, 16: 1, 8: 2}
@@ -20,7 +22,7 @@ LITE0_RESIDUAL_ADDS, LITE0_CONTEXT_ADDS = 9, 1
 UNIT = 2.0**-24
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=EXPORTED)
 def architecture(request) -> Architecture:
     return Architecture.parse(request.param)
 

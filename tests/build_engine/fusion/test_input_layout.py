@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from fcnedge.build_engine.fusion.input_layout import input_layout
-from fcnedge.build_engine.models import ARCHITECTURES, Architecture
+from fcnedge.build_engine.models import Architecture
+
+from .conftest import EXPORTED
 
 UNIT = 2.0**-24
 IMAGE_SIZE = (5, 6)
@@ -27,7 +29,7 @@ def kinds_until_convolution(model) -> list[str]:
     return kinds
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_real_export_reads_bytes_as_planes(name, exported, image, infer):
     model = exported(name)
     before = infer(model, image)

@@ -14,10 +14,12 @@ from onnx import TensorProto, helper
 
 from fcnedge.build_engine.fusion.fuse import fuse
 from fcnedge.build_engine.fusion.last_upsampling import BilinearTail, last_upsampling
-from fcnedge.build_engine.models import ARCHITECTURES, Architecture
+from fcnedge.build_engine.models import Architecture
 from fcnedge.runtime import BilinearHead
 from fcnedge.runtime.head import HeadGeometry
 from fcnedge.runtime.preprocessing import Preprocessing
+
+from .conftest import EXPORTED
 
 SIZE = (64, 96)
 CLASSES = 5
@@ -40,7 +42,7 @@ def head_labels(tail: BilinearTail | None, scores: np.ndarray, size: tuple[int, 
     return BilinearHead(HeadGeometry(tail.stride, tail.offset)).labels(scores, size)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_scores_and_head_reproduce_the_labels_of_a_real_export(name, exported, image, infer):
     model = exported(name)
     full = infer(model, image)[0].transpose(2, 0, 1)

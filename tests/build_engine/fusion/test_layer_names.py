@@ -8,12 +8,14 @@ from onnx import helper
 
 from fcnedge.build_engine.fusion import fuse
 from fcnedge.build_engine.fusion.layer_names import name_layers
-from fcnedge.build_engine.models import ARCHITECTURES, Architecture, build_model
+from fcnedge.build_engine.models import Architecture, build_model
+
+from .conftest import EXPORTED
 
 SIZE, CLASSES = (64, 96), 5
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=EXPORTED)
 def layers(request) -> tuple[str, dict[str, str]]:
     """Architecture, and the kind of every layer of its Keras model by name."""
     model = build_model(Architecture.parse(request.param), classes=CLASSES, size=SIZE, fc_channels=8)

@@ -12,7 +12,8 @@ from onnx import helper
 
 from fcnedge.build_engine.fusion.crop_into_deconvolution import crop_into_deconvolution
 from fcnedge.build_engine.fusion.skip_add import skip_add
-from fcnedge.build_engine.models import ARCHITECTURES
+
+from .conftest import EXPORTED
 
 SKIPS = {"fcn32s": 0, "fcn16s": 1, "fcn8s": 2}
 CLASSES, FEATURES = 3, 4
@@ -30,7 +31,7 @@ def assert_epilogue_form(graph: Any, add: Any) -> None:
     assert nodes.index(add) == nodes.index(convolution) + 1 > nodes.index(deconvolution) + 1
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_every_skip_sum_of_a_real_export_is_arranged_bit_exact(name, exported, image, infer):
     model = exported(name)
     crop_into_deconvolution(model.graph)  # the crop stands between deconvolution and sum
