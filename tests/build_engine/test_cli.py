@@ -401,6 +401,7 @@ def test_build_result_has_its_fields(lite0_build):
         "ranges": type(None),
         "precisions": dict,
         "accuracy": type(None),
+        "compared_with": str,
         "notes": list,
         "seconds": dict,
     }
