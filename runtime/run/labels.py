@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..local_path import local_path
 from ..sources.listing import NUMBERED
 
 _LONGEST = 80
@@ -43,7 +44,7 @@ def _name(source: str) -> str:
         if scheme.lower() != "file":
             return _name_of_address(source, scheme.lower(), rest)
         source = rest
-    return "pipeline" if " ! " in source else _name_of_path(Path(source).expanduser())
+    return "pipeline" if " ! " in source else _name_of_path(local_path(source))
 
 
 def _name_of_address(source: str, scheme: str, rest: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import UserError
+from ..local_path import local_path
 from ..sinks import PICTURE_SUFFIXES
 from ..sinks.files import is_ours
 from ..sources.address import hide_password
@@ -39,7 +40,7 @@ def _kind_of_source(text: str, *, several: bool) -> str | None:
         return _kind_of_address(text, scheme[1].lower())
     if " ! " in text:
         return "a GStreamer pipeline"
-    path = Path(text[scheme.end() :] if scheme else text).expanduser()
+    path = local_path(text[scheme.end() :] if scheme else text)
     if os.path.exists(path):  # noqa: PTH110 - before Python 3.14 Path.exists raises where this says no
         return _kind_of_file(path, several=several)
     if text.isascii() and text.isdigit():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..local_path import local_path
 from ..look import Look, parse_visuals
 from ..segmenter import Segmenter
 from ..sinks import FolderSink, PageSink, PictureSink, Sink, VideoSink, open_sink
@@ -101,7 +102,7 @@ def _named_folder(uri: str) -> Path | None:
     if scheme and scheme[1].lower() != "file":
         return None
     name = uri[scheme.end() :] if scheme else uri
-    path = Path(name).expanduser()
+    path = local_path(name)
     is_folder = os.path.isdir(path)  # noqa: PTH112 - before Python 3.14 Path.is_dir raises where this says no
     return path if name and (is_folder or name.endswith(("/", os.sep)) or not path.suffix) else None
 

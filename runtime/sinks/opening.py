@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
 from ..errors import UserError
+from ..local_path import local_path
 from ..palette import voc_palette
 from ..sources import Source
 from ..sources.address import hide_password
@@ -85,7 +85,7 @@ def _open_path(
 ) -> Sink:
     if not name:
         raise UserError(f"no output was given; fcnedge writes {_SUPPORTED}")
-    path = Path(name).expanduser()
+    path = local_path(name)
     suffix = path.suffix.lower()
     files = source.files if source is not None else ()
     # Before Python 3.14 Path.is_dir raises where os.path.isdir says no; what is wrong shows on writing.

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from fcnedge.runtime.errors import SourceError
 from fcnedge.runtime.opencv import load_cv2
 
+from ..local_path import local_path
 from .address import hide_password
 from .altered import altered
 from .demonstration import open_demo
@@ -108,7 +109,7 @@ _SCHEMES: dict[str, Callable[[str], Source]] = {"file": _open_file_uri, "demo": 
 def _open_path(uri: str, text: str) -> Source:
     if not text:
         raise SourceError(f"no source was given; fcnedge reads {SUPPORTED}")
-    path, folder = Path(text).expanduser(), None
+    path, folder = local_path(text), None
     if path.is_dir():
         files, skipped = folder_pictures(path)
         folder = path

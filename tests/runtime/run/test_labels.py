@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fcnedge.runtime.run.labels import source_labels
@@ -51,6 +51,7 @@ def test_labels_that_differ_in_case_alone_are_told_apart():
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200), max_size=5))
+@example(["~0"])
 def test_labels_are_safe_and_unique_whatever_the_words_are(words):
     labels = source_labels(words)
     assert len({label.lower() for label in labels}) == len(words)
