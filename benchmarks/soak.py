@@ -401,6 +401,7 @@ def build_parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 2 when a bar is not kept."""
     options = read_options(SoakOptions, build_parser().parse_args(arguments))
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # as fcn-run has it
     return run_command(lambda: _report(soak(options), options), "soak.py")
 
 

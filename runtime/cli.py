@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenCV and its FFmpeg read these when they load. What they would print comes again in our own sentence.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # Reading, drawing and writing have threads of their own; more of OpenCV's would take cores from the network.
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     return run_command(lambda: _report(run(options, _say), options), "fcn-run")
 
 
