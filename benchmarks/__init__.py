@@ -1,1 +1,1 @@
-"""Measurements: `fcn-bench accuracy`; head and sizes as scripts (`python benchmarks/head.py --help`)."""
+"""Measurements: `fcn-bench`; some more as scripts (`python benchmarks/head.py --help`)."""

@@ -142,6 +142,10 @@ def _check(options: CompareOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
+    stems = [path.stem for path in options.deeplab]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise UserError(f"--deeplab has two files named {twice}, which would be one row; rename one of them.")
     for path in options.deeplab:
         if not path.is_file():
             raise UserError(f"there is no model {path}; --deeplab takes .tflite files.")

@@ -26,7 +26,7 @@ from fcnedge.benchmarks.layers.layer_time import LayerProfile, LayerTime
 from fcnedge.benchmarks.layers.profile import profile_layers
 from fcnedge.benchmarks.machine import MachineFacts, machine_facts
 from fcnedge.benchmarks.measured_bundle import measured_bundle
-from fcnedge.benchmarks.report.baseline import compare_reports, read_baseline, refuse_other
+from fcnedge.benchmarks.report.baseline import FEWEST, compare_reports, read_baseline, refuse_other
 from fcnedge.benchmarks.report.latency_html import latency_html, latency_markdown
 from fcnedge.benchmarks.report.latency_report import (
     FORMAT,
@@ -39,7 +39,7 @@ from fcnedge.benchmarks.report.latency_report import (
 )
 from fcnedge.benchmarks.report.page import write_page
 from fcnedge.benchmarks.sensors.conditions import Sensors, conditions
-from fcnedge.benchmarks.sensors.memory import Memory, peak_bytes, resident_bytes
+from fcnedge.benchmarks.sensors.memory import Memory
 from fcnedge.benchmarks.sensors.nvml import Nvml, open_nvml
 from fcnedge.benchmarks.sensors.power import find_meters, power_of
 from fcnedge.benchmarks.timing.saturated_mode import POOL_FRAMES, Saturated, plan_workers, run_saturated
@@ -55,6 +55,7 @@ from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.manifest import PRECISIONS
 from fcnedge.runtime.opencv import load_cv2
 from fcnedge.runtime.options import option
+from fcnedge.runtime.process_memory import peak_bytes, resident_bytes
 
 SATURATED_S = 3.0
 """Each number of workers runs so long, and no longer than the stream did."""
@@ -299,6 +300,8 @@ def _check(options: LatencyOptions) -> None:
         raise UserError(f"--frames is {options.frames}; it must be 1 or more.")
     if options.duration is not None and not 0 < options.duration < float("inf"):
         raise UserError(f"--duration is {options.duration}; it must be seconds above 0.")
+    if options.baseline is not None and options.frames is not None and options.frames < FEWEST:
+        raise UserError(f"--frames is {options.frames}; a comparison with --baseline needs {FEWEST} or more.")
     if options.force and options.baseline is None:
         raise UserError("--force is for a comparison; name a report with --baseline.")
     files = (("--json", options.json), ("--html", options.html), ("--markdown", options.markdown))

@@ -5,6 +5,7 @@ Predicted, not measured. docs/predict.md says how, how far off it is, and lists 
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class PredictOptions:
 def predict(options: PredictOptions) -> PredictReport:
     """The forecast for the model and device that `options` name. Raises UserError, or BundleError as `Bundle.load`."""
     device = _device(options)
-    if options.fps <= 0:
+    if not 0 < options.fps < math.inf:
         raise UserError(f"--fps is {options.fps:g}; it must be more than 0.")
     name, path, notes = _graph(options, device)
     model = load_model(path)

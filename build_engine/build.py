@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import resource
 import shutil
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +16,7 @@ from fcnedge.runtime.command import Progress, write_json
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.manifest import PRECISIONS, HeadSpec, InputSpec
 from fcnedge.runtime.preprocessing import Preprocessing, fit_frame
+from fcnedge.runtime.process_memory import peak_rss_bytes
 
 from .agreement import MAX_SCORE_DIFFERENCE, Agreement, compare
 from .bundle_writer import check_output, file_specs, graph_words, publish, staging_folder, write_manifest
@@ -183,7 +182,7 @@ def _graph_half(
         fusion=fusion,
         agreement=agreement,
         fp32_bytes=sum(path.stat().st_size for path in written),
-        peak_rss_bytes=_peak_rss_bytes(),
+        peak_rss_bytes=peak_rss_bytes(children=True),
         notes=keras.notes,
         compared_with=_original(source),
         seconds=steps.seconds,
@@ -203,7 +202,7 @@ def _typed_half(
         ranges=typed.ranges,
         precisions=typed.precisions,
         accuracy=typed.accuracy,
-        peak_rss_bytes=_peak_rss_bytes(),
+        peak_rss_bytes=peak_rss_bytes(children=True),
         seconds=steps.seconds,
     )
 
@@ -256,12 +255,6 @@ def _versions() -> dict[str, str]:
         for distribution in owners.get(module, [])[:1]:  # tensorflow may come from tensorflow-cpu, tensorflow-macos …
             versions[distribution] = importlib.metadata.version(distribution)
     return versions
-
-
-def _peak_rss_bytes() -> int:
-    """Largest resident memory of any process of this build; they run one after another."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def _disagreement(agreement: Agreement, original: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from fcnedge.runtime import Bundle
 from fcnedge.runtime.command import Parser, run_command, table, write_json
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.options import add_commands, option, read_options
+from fcnedge.runtime.process_memory import peak_rss_bytes
 
 from .sensitivity_cli import SensitivityOptions
 from .sensitivity_cli import run as _sensitivity
@@ -116,7 +116,7 @@ def _ranges(options: RangesOptions) -> None:
         tensors=len(ranges.tensors),
         clipping=dict(sorted(clipping.items(), key=lambda item: -item[1])),
         seconds=round(seconds, 3),
-        peak_rss_bytes=_peak_rss_bytes(),
+        peak_rss_bytes=peak_rss_bytes(),
     )
     if options.json is not None:
         write_json(report, options.json)
@@ -149,10 +149,6 @@ def _check(options: RangesOptions) -> None:
         if path is not None and path.exists() and (path.is_dir() or not options.force):
             advice = f"choose another name for {flag}" if path.is_dir() else "add --force to replace it"
             raise UserError(f"{path} exists already; {advice}.")
-
-
-def _peak_rss_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 _COMMANDS: dict[str, tuple[type, Callable[[Any], None], str]] = {

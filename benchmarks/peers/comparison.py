@@ -15,6 +15,7 @@ from .line_up import BY_HAND, DEEPLAB, OPENVINO_RAW
 TOOL, FORMAT = "fcn-bench compare", 1
 ALLOWED_DROP = 0.01
 RULE = "the fastest of ours whose mean IoU is within 1.0 points of the best fp32 row of ours"
+RULE_WITHOUT_MIOU = "the fastest fp32 row of ours, or of ours where there is none, for no mean IoU is known"
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,10 @@ class CompareReport:
             f"{self.frame_size} (H, W, 3) uint8 BGR to a mask of its size"
         )
         yield f"{self.machine.title}; {self.machine.kernel}"
-        yield f"{self.rounds} rounds of {self.frames} frames, rows in turns, each in a process of its own"
-        yield f"mIoU-{len(self.subset)} on {self.split}, {self.pictures} pictures at their own sizes"
+        limit = "at most " if self.partial else ""
+        yield f"{limit}{self.rounds} rounds of {self.frames} frames, rows in turns, each in a process of its own"
+        if any(row.miou7 is not None for row in self.rows):
+            yield f"mIoU-{len(self.subset)} on {self.split}, {self.pictures} pictures at their own sizes"
         yield f"ratio: a row's time over that of {self.reference or 'no row'} ({self.reference_rule})"
         found = self.conditions
         if found is not None and found.own_load is not None and found.other_load is not None:
@@ -151,8 +154,8 @@ class CompareReport:
         yield "\n".join((*self.lines(), *(f"note: {note}" for note in self.notes)))
 
 
-def choose_reference(rows: Sequence[ComparedRow]) -> str | None:
-    """By RULE; where no mIoU is known the fastest fp32 row, and where there is no fp32 row the fastest of ours."""
+def choose_reference(rows: Sequence[ComparedRow]) -> tuple[str | None, str]:
+    """A row's name and the rule it was chosen by: RULE, or where no mIoU of an fp32 row is known RULE_WITHOUT_MIOU."""
     ours = [row for row in rows if row.precision is not None and row.p50_ms is not None]
     exact = [row for row in ours if row.precision == "fp32"]
     known = [row.miou7 for row in exact if row.miou7 is not None]
@@ -160,18 +163,24 @@ def choose_reference(rows: Sequence[ComparedRow]) -> str | None:
         ours = [row for row in ours if row.miou7 is not None and row.miou7 >= max(known) - ALLOWED_DROP]
     elif exact:
         ours = exact
-    return min(ours, key=lambda row: row.p50_ms or 0.0).name if ours else None
+    name = min(ours, key=lambda row: row.p50_ms or 0.0).name if ours else None
+    return name, RULE if known else RULE_WITHOUT_MIOU
 
 
 def check_bars(rows: Sequence[ComparedRow], reference: str | None) -> tuple[Bar, ...]:
-    """The project's bars (ratio ≥ 3 by hand, ≥ 2 OpenVINO raw, faster and no worse than DeepLab), as measured."""
+    """The project's bars (ratio ≥ 3 by hand, ≥ 2 OpenVINO raw, faster and no worse than DeepLab), as measured.
+
+    They are about ours: none where the reference is a peer.
+    """
     by_name = {row.name: row for row in rows}
+    ours = by_name.get(reference or "")
+    if ours is not None and ours.precision is None:
+        return ()
     bars = [
         _ratio_bar(f"at least {wanted:g}x {name}", by_name.get(name), wanted)
         for name, wanted in ((BY_HAND, 3.0), (OPENVINO_RAW, 2.0))
         if name in by_name
     ]
-    ours = by_name.get(reference or "")
     deeplabs = [_deeplab_bar(row, ours) for row in rows if row.name.startswith(DEEPLAB)]
     return (*bars, *deeplabs)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fcnedge.build_engine.bundle_writer import file_specs, write_manifest
 from fcnedge.runtime import Bundle
-from fcnedge.runtime.errors import UserError
+from fcnedge.runtime.errors import UserError, missing_package
 from fcnedge.runtime.manifest import HeadSpec
 from fcnedge.runtime.sources.picture_file import read_picture
 
@@ -51,8 +51,10 @@ class Converter:
 
     def onnx(self, path: Path) -> None:
         """Convert with tf2onnx's defaults; weights inside. Raises UserError when memory will not do."""
-        import tf2onnx
-
+        try:
+            import tf2onnx
+        except ImportError as error:
+            raise missing_package("tf2onnx", extra="build") from error
         _check_memory(sum(int(np.prod(variable.shape)) * 4 for variable in self._model.weights))
         tf2onnx.convert.from_keras(self._model, output_path=str(path))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fcnedge.runtime.errors import missing_package
+
 from .entry import Opened, versions_of
 from .hand_work import HandWork
 from .original import Original
@@ -11,8 +13,10 @@ from .original import Original
 
 def open_keras_predict(original: Original, hand: HandWork, threads: int) -> Opened:
     """The Keras model that the bundle was built from. Raises UserError when keras or its weights are missing."""
-    import tensorflow as tf
-
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise missing_package("tensorflow", extra="build") from error
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     model, _ = original.load()

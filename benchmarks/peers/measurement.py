@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -20,7 +21,6 @@ from .bench import Bench, Settled
 from .child import Child, ChildError
 from .comparison import (
     FORMAT,
-    RULE,
     TOOL,
     ComparedModel,
     ComparedRow,
@@ -29,7 +29,7 @@ from .comparison import (
     choose_reference,
 )
 from .entry import Entry
-from .rounds import SLOW_MS, Row, paired_ratio, run_rounds
+from .rounds import FEWEST_ROUNDS, SLOW_MS, Row, paired_ratio, run_rounds
 
 _CORES_TOLERANCE = 0.1
 _NOISE_SHARE = 0.1
@@ -121,7 +121,8 @@ class _Measurement:
             with contextlib.suppress(ChildError):
                 if row.child is not None:
                     reading = replace(reading, own_s=reading.own_s + row.child.call("cpu_s"))
-        return reading
+        ended = os.times()  # of rows that failed or were interrupted since
+        return replace(reading, own_s=reading.own_s + ended.children_user + ended.children_system)
 
     def _score(self) -> None:
         for row in self._rows:
@@ -144,7 +145,8 @@ class _Measurement:
     def _result(self, partial: str | None) -> CompareReport:
         plan, manifest = self._plan, self._bundle.manifest
         rows = [self._compared(row) for row in self._rows]
-        reference = plan.reference or choose_reference(rows)
+        chosen, rule = choose_reference(rows)
+        reference = plan.reference or chosen
         times = {row.entry.name: row.times_ms for row in self._rows}
         if reference is not None:
             rows = [row.against(paired_ratio(times[row.name], times[reference])) for row in rows]
@@ -170,7 +172,7 @@ class _Measurement:
             subset=self._subset,
             calibration=plan.calibration,
             reference=reference,
-            reference_rule="named by --reference" if plan.reference else RULE,
+            reference_rule="named by --reference" if plan.reference else rule,
             seconds=perf_counter() - self._began,
             rows=tuple(rows),
             bars=check_bars(rows, reference),
@@ -204,6 +206,8 @@ class _Measurement:
         )
 
     def _notes(self, rows: Sequence[ComparedRow]) -> Iterator[str]:
+        if self._plan.rounds < FEWEST_ROUNDS:
+            yield f"{self._plan.rounds} rounds: with fewer than {FEWEST_ROUNDS} intervals are too narrow"
         greedy = [row.name for row in rows if (row.cores or 0) > self._plan.threads + _CORES_TOLERANCE]
         if greedy:
             yield f"more than {self._plan.threads} cores' time was taken by {', '.join(greedy)}"

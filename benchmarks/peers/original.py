@@ -9,7 +9,7 @@ from typing import Any
 from fcnedge.build_engine.importers.origin import ImportFlags
 from fcnedge.build_engine.model_source import ModelSource, keras_model, resolve_source
 from fcnedge.runtime import Manifest
-from fcnedge.runtime.errors import UserError
+from fcnedge.runtime.errors import UserError, missing_package
 from fcnedge.runtime.preprocessing import Preprocessing
 
 
@@ -55,4 +55,8 @@ class Original:
 
     def load(self) -> tuple[Any, Preprocessing]:
         """The Keras model at the network's size, and its preprocessing. Raises UserError."""
+        try:
+            import tensorflow  # noqa: F401 - Keras runs on it, and would name no command
+        except ImportError as error:
+            raise missing_package("tensorflow", extra="build") from error
         return keras_model(self.source(), fc_channels=self.fc_channels, fixed_size=True)

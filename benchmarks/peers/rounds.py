@@ -21,6 +21,8 @@ from .entry import Entry
 SLOW_MS = 1000.0
 """A row slower than this takes part in three rounds, with one frame each, and its mIoU is not measured."""
 _SLOW_ROUNDS = 3
+FEWEST_ROUNDS = 8
+"""Four blocks of two rounds, for the bootstrap to draw from; with fewer its blocks are shorter than two rounds."""
 _LEAD_FRAMES = 2
 _REST_S = 0.02
 """Between two blocks: a runtime's threads spin on for a moment after their work."""

@@ -27,7 +27,8 @@ EXIT_REGRESSION = 3
 _SAME_MACHINE = ("cpu", "board", "architecture", "cores", "usable_cores", "container_cores", "gpus", "power_mode")
 _SAME_MODEL = ("name", "input", "backend", "precision", "threads", "sha256")
 _SAME_SOURCE = ("uri", "frame_sizes")
-_FEWEST = 10
+FEWEST = 10
+"""Frames of either report without which nothing is compared."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`regression of frame_to_mask`, or that there is none."""
+        """`regression of frame_to_mask`, that there is none, or that nobody knows."""
+        if not any(row.stage in JUDGED for row in self.rows):
+            return f"too few frames to tell a regression, {FEWEST} are needed,"
         slower = [row.stage for row in self.rows if row.stage in JUDGED and row.verdict == "slower"]
         if slower:
             return f"regression of {' and '.join(slower)} by more than {self.margin:.0%}"
@@ -95,10 +98,11 @@ def read_baseline(path: Path) -> dict[str, Any]:
         for part, keys in (("machine", _SAME_MACHINE), ("model", _SAME_MODEL), ("source", _SAME_SOURCE)):
             _values(report[part], keys)
         dict(report["machine"]["packages"])
-        if not any(len(_samples(report, stage)) for stage in JUDGED):
-            raise ValueError
-    except (KeyError, TypeError, ValueError) as error:
+        frames = max(len(_samples(report, stage)) for stage in JUDGED)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"the baseline {path} lacks what a report holds; it was edited: measure it anew.") from error
+    if frames < FEWEST:
+        raise UserError(f"the baseline {path} holds {frames} frames; a comparison needs {FEWEST}: measure it anew.")
     return report
 
 
@@ -135,7 +139,7 @@ def compare_reports(
     rows = []
     for stage in STAGES:
         then, now = _samples(old, stage), _samples(new, stage)
-        if min(len(then), len(now)) < _FEWEST or not np.median(then) > 0:
+        if min(len(then), len(now)) < FEWEST or not np.median(then) > 0:
             continue
         found = ratio_of_medians(now, then)
         rows.append(

@@ -20,7 +20,8 @@ _STYLE = """
   details { display: block; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 760px;
   margin: 0 auto; padding: 24px 16px; }
-h1 { font-size: 24px; line-height: 1.25; margin: 0 0 4px; } h2 { font-size: 17px; margin: 32px 0 8px; }
+h1 { font-size: 24px; line-height: 1.25; margin: 0 0 4px; } section + h1 { margin-top: 48px; }
+h2 { font-size: 17px; margin: 32px 0 8px; }
 p { margin: 6px 0; } .soft { color: var(--soft); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 18px 0; }
 .figure { background: var(--band); border-radius: 6px; padding: 10px 12px; }
@@ -31,7 +32,8 @@ p { margin: 6px 0; } .soft { color: var(--soft); }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 600; } td.number, th.number { text-align: right; }
-.wrap td { overflow-wrap: anywhere; } td.number { white-space: nowrap; }
+.wrap td { overflow-wrap: anywhere; } .wrap td:first-child { overflow-wrap: break-word; }
+td.number { white-space: nowrap; }
 figure { margin: 8px 0; } figcaption { color: var(--soft); font-size: 13px; }
 svg.chart { width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; }
 .chart text { fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round; }

@@ -1,12 +1,8 @@
-"""Memory of the measuring process: on the host from /proc/self/status, on the GPU from NVML.
-
-proc(5): VmHWM is the peak of the resident set since the process began, VmRSS the resident set now.
-"""
+"""Memory as `fcn-bench latency` reports it: of the measuring process on the host, and on the GPU by NVML."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -21,21 +17,3 @@ class Memory:
     host_before_bytes: int | None
     gpu_bytes: int | None
     reason: str | None
-
-
-def resident_bytes(root: Path = Path("/")) -> int | None:
-    """What this process holds in memory now."""
-    return _status(root, "VmRSS")
-
-
-def peak_bytes(root: Path = Path("/")) -> int | None:
-    """The most that this process has held."""
-    return _status(root, "VmHWM")
-
-
-def _status(root: Path, key: str) -> int | None:
-    try:
-        lines = (root / "proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)

@@ -128,6 +128,7 @@ def test_peers_of_a_bundle_of_unknown_origin_say_so_and_ours_is_measured(colour_
             r"^--reference is 'by hand'; the rows are ours openvino fp32, ours ",
         ),
         ({"deeplab": (Path("gone.tflite"),)}, r"^there is no model gone\.tflite; "),
+        ({"deeplab": (Path("a/x.tflite"), Path("b/x.tflite"))}, r"^--deeplab has two files named x, "),
         ({"json": Path("/")}, r"^/ is a folder; choose the name of a file for --json\.$"),
         ({"original": "fcn8s-lite0"}, r"^what the bundle was built from is not known|^fcn8s-lite0 is an architecture "),
     ],

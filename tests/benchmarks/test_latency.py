@@ -277,6 +277,7 @@ def test_interrupt_before_the_first_frame_leaves_no_report(tmp_path, colour_bund
         (("--frames", "0"), "--frames is 0; it must be 1 or more."),
         (("--duration", "-1"), "--duration is -1.0; it must be seconds above 0."),
         (("--duration", "inf"), "--duration is inf; it must be seconds above 0."),
+        (("--baseline", "gone.json", "--frames", "9"), "--frames is 9; a comparison with --baseline needs 10 or more."),
         (("--force",), "--force is for a comparison; name a report with --baseline."),
         (("--json", "."), ". is a folder; choose the name of a file for --json."),
         (("--source", "gone.mp4"), "gone.mp4 does not exist"),

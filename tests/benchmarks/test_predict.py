@@ -92,6 +92,7 @@ def test_an_unknown_operation_is_said(tmp_path):
         ((), "--device is missing; name one of nano, "),
         (("--device", "orin"), "--device is 'orin'; the devices are nano, .*did you mean orin-n"),
         (("--device", "nano", "--fps", "0"), "--fps is 0; it must be more than 0."),
+        (("--device", "nano", "--fps", "nan"), "--fps is nan; it must be more than 0."),
         (("--device", "nano", "--precision", "fp8"), "invalid choice: 'fp8'"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, tuple) else "",

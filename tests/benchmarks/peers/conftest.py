@@ -45,6 +45,14 @@ def broken(threads):
 def crashing(threads):
     return Opened(lambda frame: os.kill(os.getpid(), signal.SIGKILL))
 
+def crashing_when_timed(threads):
+    from fcnedge.benchmarks.peers.bench import Bench
+    before = time.process_time()
+    while time.process_time() - before < 1:
+        pass
+    Bench.block = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+    return Opened(dark)
+
 def crashing_on_pictures(threads):
     def segment(frame):
         if frame.shape[:2] != TIMED:

@@ -10,6 +10,8 @@ import pytest
 from fcnedge.benchmarks.machine import machine_facts
 from fcnedge.benchmarks.peers.comparison import (
     FORMAT,
+    RULE,
+    RULE_WITHOUT_MIOU,
     TOOL,
     ComparedModel,
     ComparedRow,
@@ -38,28 +40,29 @@ OURS = (
 
 
 def report(rows: tuple[ComparedRow, ...]) -> CompareReport:
-    reference = choose_reference(rows)
+    reference, rule = choose_reference(rows)
     model = ComparedModel("fcn <small>", "fcn8s", "bundle", "384x384 stretch", {"model.fp32.onnx": "ab"})
     return CompareReport(
         *(TOOL, FORMAT, None, False, machine_facts(), model, 2, 3, "500x375", 2, "val", 302, ("cat", "dog")),
-        *("100 pictures of train", reference, "by rule", 12.5, rows, check_bars(rows, reference), None, ("note|one",)),
+        *("100 pictures of train", reference, rule, 12.5, rows, check_bars(rows, reference), None, ("note|one",)),
     )
 
 
 def test_reference_is_the_fastest_within_a_point_of_fp32():
-    assert choose_reference(OURS) == "ours a int8"
+    assert choose_reference(OURS) == ("ours a int8", RULE)
 
 
 def test_without_any_miou_the_reference_is_the_fastest_fp32():
-    assert choose_reference([row(each.name, each.p50_ms, None, each.precision) for each in OURS]) == "ours b fp32"
+    rows = [row(each.name, each.p50_ms, None, each.precision) for each in OURS]
+    assert choose_reference(rows) == ("ours b fp32", RULE_WITHOUT_MIOU)
 
 
 def test_a_row_whose_miou_is_not_known_is_no_reference_beside_rows_that_are():
-    assert choose_reference([*OURS, row("ours c int8", 1, None, "int8")]) == "ours a int8"
+    assert choose_reference([*OURS, row("ours c int8", 1, None, "int8")]) == ("ours a int8", RULE)
 
 
 def test_peers_are_never_the_reference():
-    assert choose_reference([row("by hand", 1, 0.9)]) is None
+    assert choose_reference([row("by hand", 1, 0.9)])[0] is None
 
 
 def test_bars_are_met_or_not_by_the_ratios():
@@ -68,6 +71,10 @@ def test_bars_are_met_or_not_by_the_ratios():
         (True, "at least 3x by hand"),
         (False, "at least 2x OpenVINO on the raw export"),
     ]
+
+
+def test_bars_are_about_ours_so_a_peer_as_the_reference_has_none():
+    assert check_bars((*OURS, row("by hand", 31, 0.8), row("DeepLab x", 70, 0.7)), "by hand") == ()
 
 
 @pytest.mark.parametrize(

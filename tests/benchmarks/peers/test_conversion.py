@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from fcnedge.benchmarks.peers.child import Child, ChildError
 from fcnedge.benchmarks.peers.conversion import Converter, _check_memory
 from fcnedge.benchmarks.peers.hand_work import HandWork
+from fcnedge.benchmarks.peers.keras_predict import open_keras_predict
 from fcnedge.benchmarks.peers.onnxruntime_peer import open_onnxruntime
 from fcnedge.benchmarks.peers.original import Original
 from fcnedge.build_engine.build import build_bundle
@@ -23,6 +25,15 @@ from fcnedge.runtime.preprocessing import Preprocessing
 def test_an_export_that_memory_cannot_hold_is_refused_beforehand():
     with pytest.raises(UserError, match=r"^tf2onnx's default export of 10000000 MB of weights takes about 500000 GB "):
         _check_memory(10**13)
+
+
+def test_a_missing_package_names_the_command_that_installs_it(monkeypatch):
+    original = Original("fcn8s-lite0-voc", None, ("x",) * 21, (64, 96), "stretch", 4096)
+    hand = HandWork(InputSpec(64, 96), Preprocessing("bgr", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    for start in (lambda: Converter(original, hand, print), lambda: open_keras_predict(original, hand, 1)):
+        with pytest.raises(UserError, match=r"^tensorflow is not installed; .* pip install 'fcnedge\[build\]'$"):
+            start()
 
 
 @pytest.mark.slow

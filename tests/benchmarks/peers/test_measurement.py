@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 
-from fcnedge.benchmarks.peers.comparison import CompareReport
+from fcnedge.benchmarks.peers.comparison import RULE_WITHOUT_MIOU, CompareReport
 from fcnedge.benchmarks.peers.entry import Entry
 from fcnedge.benchmarks.peers.line_up import Ingredients, line_up
 from fcnedge.benchmarks.peers.measurement import measure
@@ -78,6 +78,18 @@ def test_a_row_that_dies_later_keeps_its_times(run, odd_peers, small_plan):
     assert row.reason.startswith("mIoU not measured: its process was ended by signal 9")
 
 
+def test_the_cpu_time_of_a_row_that_dies_while_timed_stays_our_own(run, odd_peers, small_plan):
+    report = run(small_plan(), odd_peers.crashing_when_timed)
+    assert "signal 9" in rows_of(report)["crashing_when_timed"].reason
+    assert report.conditions is not None
+    assert report.conditions.own_load > 0  # what it took before it died was more than all rows took after it
+
+
+def test_few_rounds_are_said_to_give_narrow_intervals(run, small_plan):
+    assert "3 rounds: with fewer than 8 intervals are too narrow" in run(small_plan()).notes
+    assert not any("too narrow" in note for note in run(small_plan(rounds=8)).notes)
+
+
 class InterruptedProgress(Progress):
     def __call__(self, text, done=None, total=None):
         if text == "timing in turns" and done == 2:
@@ -87,6 +99,9 @@ class InterruptedProgress(Progress):
 def test_interrupted_while_timing_what_was_measured_is_reported(run, odd_peers, small_plan):
     report = run(small_plan(), odd_peers.quick, progress=InterruptedProgress())
     assert (report.partial, report.interrupted) == ("interrupted while timing", True)
+    assert report.reference_rule == RULE_WITHOUT_MIOU
+    assert "at most 3 rounds" in report.text()
+    assert "mIoU-4 on" not in report.text()  # nothing was scored
     for row in report.rows:
         assert (row.frames, row.miou7) == (4, None)
         assert row.ratio > 0

@@ -117,6 +117,19 @@ def _without(part: str, key: str) -> dict[str, Any]:
     return data
 
 
+def _with_stages(stages: Any) -> dict[str, Any]:
+    data = report(times(20, 11))
+    data["samples"]["stages_ms"] = stages
+    return data
+
+
+def test_too_few_frames_are_no_all_clear():
+    found = compare_reports(report(times(20, 10)), report(times(40, 11, count=9)), Path("old.json"))
+    assert not found.rows
+    assert "no regression" not in found.text()
+    assert "too few frames to tell a regression" in found.verdict
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -128,7 +141,10 @@ def _without(part: str, key: str) -> dict[str, Any]:
         ('{"tool": "fcn-bench latency", "format": 1}', "lacks what a report holds; it was edited: measure it anew"),
         (json.dumps(_without("model", "sha256")), "lacks what a report holds"),
         (json.dumps(_without("samples", "stages_ms")), "lacks what a report holds"),
-        (json.dumps(report(np.array([]))), "lacks what a report holds"),
+        (json.dumps(_with_stages(None)), "lacks what a report holds"),
+        (json.dumps(_with_stages([1.0])), "lacks what a report holds"),
+        (json.dumps(report(np.array([]))), "holds 0 frames; a comparison needs 10"),
+        (json.dumps(report(times(20, 13, count=9))), "holds 9 frames; a comparison needs 10"),
     ],
 )
 def test_file_that_is_no_report_is_refused(tmp_path, text, complaint):
