@@ -89,11 +89,11 @@ def fcn_run(command: Callable[..., list[str]], tmp_path: Path) -> Callable[..., 
 
 @pytest.fixture
 def masks() -> Callable[[Path], dict[str, set[int]]]:
-    """Give the function that reads a folder of masks: name → classes in it."""
+    """Give the function that reads a folder of masks: name → classes in it; hidden files are left out."""
 
     def read(folder: Path) -> dict[str, set[int]]:
         found = {}
-        for path in sorted((folder / "masks").iterdir()):
+        for path in sorted((folder / "masks").glob("[!.]*")):
             with Image.open(path) as mask:
                 found[path.stem] = set(np.unique(np.asarray(mask)).tolist())
         return found
