@@ -25,6 +25,7 @@ import numpy as np
 from fcnedge.benchmarks.machine import machine
 from fcnedge.runtime import Bundle, FakeBackend, Frame, Segmenter, Source
 from fcnedge.runtime.command import Parser, Progress, run_command, table, write_json
+from fcnedge.runtime.demo import demo_clip_frames
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.look import Look
 from fcnedge.runtime.options import add_options, option, read_options
@@ -173,10 +174,10 @@ def film(bundle: Bundle) -> Iterator[Figure]:
 def overhead(bundle: Bundle, frames: int = 20, rounds: int = 25) -> Iterator[Figure]:
     """What a pipeline adds to bare calls of the segmenter, with and without a consumer that draws fcn-run's overlay.
 
-    The same ready-made pictures go all three ways, in short rounds by turns, so that whatever else the machine does
-    falls on each; the median of the differences within a round is the figure.
+    The same pictures, photographs with classes on them to be drawn, go all three ways, in short rounds by turns, so
+    that whatever else the machine does falls on each; the median of the differences within a round is the figure.
     """
-    pictures = [picture(index) for index in range(frames)]
+    pictures = list(demo_clip_frames(seconds=frames, fps=1, size=(FRAME_SIZE[1], FRAME_SIZE[0])))
     with Segmenter(bundle) as segmenter:
         look = Look(segmenter.palette, segmenter.classes)
 

@@ -34,13 +34,15 @@ def blend(
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha is {alpha}; it must lie between 0 (frame only) and 1 (colour only)")
     cv2 = load_cv2()
-    frame = np.ascontiguousarray(frame)
-    kept = np.zeros(256, np.uint8)
-    kept[[*ignore, VOID]] = 255
-    # One new picture in all: the pages of each further one would cost as much as the mixing itself.
-    colours = colorize(mask, palette)
-    tinted = cv2.addWeighted(frame, 1.0 - alpha, colours, alpha, 0.0, dst=colours)
-    return cv2.copyTo(frame, cv2.LUT(np.ascontiguousarray(mask), kept), tinted)
+    blended = frame.copy()
+    painted = _painted(mask, ignore)
+    left, top, width, height = cv2.boundingRect(painted)
+    if width:
+        box = slice(top, top + height), slice(left, left + width)
+        colours = colorize(mask[box], palette)
+        tinted = cv2.addWeighted(blended[box], 1.0 - alpha, colours, alpha, 0.0, dst=colours)
+        cv2.copyTo(tinted, painted[box], blended[box])
+    return blended
 
 
 def colorize(mask: np.ndarray, palette: np.ndarray, *, ignore: Collection[int] = ()) -> np.ndarray:
@@ -50,15 +52,20 @@ def colorize(mask: np.ndarray, palette: np.ndarray, *, ignore: Collection[int] =
     dtypes, or class ids past the palette.
     """
     _check_mask(mask, palette)
-    table = np.ascontiguousarray(full_palette(palette)[:, ::-1]).reshape(256, 1, 3)
+    cv2 = load_cv2()
+    table = np.zeros((256, 4), np.uint8)  # a colour's four bytes are one int32: looked up at once
+    table[:, :3] = full_palette(palette)[:, ::-1]
     table[[*ignore]] = 0
-    return load_cv2().applyColorMap(np.ascontiguousarray(mask), table)
+    looked_up = cv2.LUT(np.ascontiguousarray(mask), table.view(np.int32).ravel())
+    return cv2.cvtColor(looked_up.view(np.uint8).reshape(*mask.shape, 4), cv2.COLOR_BGRA2BGR)
 
 
 def class_shares(mask: np.ndarray) -> dict[int, float]:
     """(H, W) uint8 class ids → {class id: share of all pixels, 0..1}, the largest share first, void (255) included."""
     flat = mask.ravel()
-    starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
+    starts_run = np.ones(flat.size, bool)
+    np.not_equal(flat[1:], flat[:-1], out=starts_run[1:])
+    starts = np.flatnonzero(starts_run)
     # Runs of one class, and not pixels, are counted: of a camera's frame there are a hundred times fewer.
     counts = np.bincount(flat[starts], weights=np.diff(starts, append=flat.size), minlength=256)
     order = np.argsort(-counts, kind="stable")
@@ -96,6 +103,16 @@ def legend(
     for line, row in enumerate(rows):
         _draw_row(out, row, text, top + line * text.line_px + text.gap_px // 4)
     return out
+
+
+def _painted(mask: np.ndarray, ignore: Collection[int]) -> np.ndarray:
+    """(H, W) uint8, not 0 where a class's colour goes: of a mask whose only such class is 0, the mask itself."""
+    mask = np.ascontiguousarray(mask)
+    if set(ignore) == {0} and mask.max() < VOID:
+        return mask
+    table = np.ones(256, np.uint8)
+    table[[*ignore, VOID]] = 0
+    return load_cv2().LUT(mask, table)
 
 
 _Entry = tuple[str, "np.ndarray | None"]
