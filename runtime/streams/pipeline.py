@@ -67,9 +67,10 @@ class Pipeline:
         self._failed: dict[int, UserError] = {}
         self._names = [hide_password(each) if isinstance(each, str) else each.uri for each in sources]
         self._opened: dict[int, Source] = {}
-        for place, source in enumerate(sources):
-            with self._failure_kept(place):
-                self._opened[place] = opened(source, options, stall_timeout_s, opener)
+        with self._closed_on_interrupt():
+            for place, source in enumerate(sources):
+                with self._failure_kept(place):
+                    self._opened[place] = opened(source, options, stall_timeout_s, opener)
         raised = None if self._opened else next(iter(self._failed.values()))
         for error in self._failed.values():
             if error is not raised:
@@ -138,6 +139,15 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _closed_on_interrupt(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            for source in self._opened.values():
+                source.close()
+            raise
 
     @contextlib.contextmanager
     def _failure_kept(self, place: int) -> Iterator[None]:

@@ -302,3 +302,14 @@ def test_interrupt_while_the_last_results_are_written_lets_consumers_finish_too(
     with pipeline, pytest.raises(KeyboardInterrupt):
         pipeline.run()
     assert results == [0, 1]
+
+
+def test_interrupt_while_sources_are_opened_closes_those_that_are(segmenter):
+    film = Film(1)
+
+    def interrupted(uri, options):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline([film, "camera"], segmenter, opener=interrupted)
+    assert film.closed == 1
