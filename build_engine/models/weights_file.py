@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from fcnedge.runtime.errors import UserError, missing_package
 
-_METADATA_KEY = "fcnedge"
+_METADATA_KEY, _BILINEAR_KEY = "fcnedge", "fcnedge bilinear"
 _DTYPES = ("F16", "F32", "F64")  # as safetensors spells them; NumPy has no BF16, and integers are quantised somehow
 
 
@@ -30,11 +31,15 @@ class WeightsInfo:
 def save_weights(model: Any, path: Path, info: WeightsInfo, dtype: str = "float16") -> None:
     """Write every weight of a Keras `model` to `path`, whole or not at all (not the seeds of its dropout layers).
 
-    dtype: "float16" halves the file; values beyond its range (65504) are refused with UserError.
+    dtype: "float16" halves the file; values beyond its range (65504) are refused with UserError. Of deconvolution
+    kernels that are bilinear only the names are kept: they follow from the shapes, and would be most of a small head.
     """
     safetensors = _load_safetensors()
-    arrays = {}
+    arrays, bilinear = {}, []
     for variable in model.weights:
+        if _is_bilinear(np.asarray(variable.value)):
+            bilinear.append(variable.path)
+            continue
         with np.errstate(over="ignore"):  # said below, with the variable's name
             array = np.asarray(variable.value).astype(dtype)
         if not np.isfinite(array).all():
@@ -44,7 +49,8 @@ def save_weights(model: Any, path: Path, info: WeightsInfo, dtype: str = "float1
     temporary = path.with_name(path.name + ".part")
     try:
         # not save_file, whose files only their owner may read
-        temporary.write_bytes(safetensors.numpy.save(arrays, metadata={_METADATA_KEY: json.dumps(description)}))
+        metadata = {_METADATA_KEY: json.dumps(description), _BILINEAR_KEY: json.dumps(bilinear)}
+        temporary.write_bytes(safetensors.numpy.save(arrays, metadata=metadata))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -96,9 +102,14 @@ def load_weights(model: Any, path: Path, *, new_scores: bool = False) -> None:
 
 
 def _load_by_path(model: Any, path: Path, *, new_scores: bool) -> None:
+    from .fcn_head import bilinear_diagonal
+
     with _open(path) as file:
-        held = set(file.keys())
+        held, bilinear = set(file.keys()), _bilinear_names(file.metadata() or {})
         for variable in model.weights:
+            if variable.path in bilinear and _may_be_bilinear(variable.shape):
+                variable.assign(bilinear_diagonal(tuple(variable.shape)))
+                continue
             if variable.path not in held:
                 raise UserError(f"{path} has no {variable.path}; it was saved from another model than {model.name}.")
             stored = file.get_slice(variable.path).get_dtype()
@@ -117,15 +128,32 @@ def _load_by_path(model: Any, path: Path, *, new_scores: bool) -> None:
             variable.assign(_unrounded(array).astype(np.float32))
 
 
+def _bilinear_names(metadata: dict[str, str]) -> set[str]:
+    try:
+        return {name for name in json.loads(metadata.get(_BILINEAR_KEY, "[]")) if isinstance(name, str)}
+    except (ValueError, TypeError):
+        return set()  # a name that is missed is reported as one that the file has not
+
+
+def _may_be_bilinear(shape: Sequence[int]) -> bool:
+    return len(shape) == 4 and shape[0] % 2 == 0 and shape[1] % 2 == 0
+
+
+def _is_bilinear(array: np.ndarray) -> bool:
+    from .fcn_head import bilinear_diagonal
+
+    return _may_be_bilinear(array.shape) and np.array_equal(array, bilinear_diagonal(array.shape))
+
+
 def _unrounded(array: np.ndarray) -> np.ndarray:
-    """Bilinear deconvolution kernels as they were before float16 rounded them.
+    """Bilinear deconvolution kernels that a file holds as values, as they were before float16 rounded them.
 
     FCN-32s needs 12 bits for its 64x64 kernel and float16 has 11; unless restored, the kernel would pass for a learned
     one and keep the full-size upsampling in the graph.
     """
     from .fcn_head import bilinear_diagonal
 
-    if array.dtype != np.float16 or array.ndim != 4 or array.shape[0] % 2 or array.shape[1] % 2:
+    if array.dtype != np.float16 or not _may_be_bilinear(array.shape):
         return array
     exact = bilinear_diagonal(array.shape)
     return exact if np.array_equal(array, exact.astype(np.float16)) else array
