@@ -18,6 +18,7 @@ from fcnedge.runtime.cuda.driver import load_driver
 from fcnedge.runtime.engine_sidecar import TARGETS
 from fcnedge.runtime.errors import UserError, missing_package
 
+from .cuda_provider import why_not
 from .engines.gpu import current_gpu
 from .engines.library import open_library
 from .models.names import LITES, pretrained_packages
@@ -142,18 +143,31 @@ def _onnxruntime_cuda() -> Finding:
     fix = "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'"
     try:
         ort = importlib.import_module("onnxruntime")
-        works = "CUDAExecutionProvider" in ort.get_available_providers()
+        if "CUDAExecutionProvider" not in ort.get_available_providers():
+            return Finding("onnxruntime_cuda", False, f"{ort.__version__} has no CUDAExecutionProvider", fix)
+        reason = why_not()
     except Exception as error:  # as above
         return Finding("onnxruntime_cuda", False, _first_line(error), fix)
-    found = f"{ort.__version__} {'with' if works else 'has no'} CUDAExecutionProvider"
-    return Finding("onnxruntime_cuda", works, found, "" if works else fix)
+    found = f"{ort.__version__} with CUDAExecutionProvider"
+    if not reason:
+        return Finding("onnxruntime_cuda", True, found, "")
+    fix = _DRIVER_FIX if "libcuda.so" in reason else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    return Finding("onnxruntime_cuda", False, f"{found}, which does not load ({reason})", fix)
 
 
 def _tensorrt(target: str) -> Finding:
     try:
-        return Finding(target, True, str(load_library(target).__version__), "")
+        version = str(load_library(target).__version__)
+        known = open_library(target).compute_capabilities
     except Exception as error:  # as above
         return Finding(target, False, _before_advice(error), _TENSORRT_FIXES[target])
+    gpu = current_gpu()
+    if gpu is None or not known or gpu.compute_capability in known:
+        return Finding(target, True, version, "")
+    found = (
+        f"{version}, which knows compute capability {', '.join(known)} and not {gpu.name}'s {gpu.compute_capability}"
+    )
+    return Finding(target, False, found, _TENSORRT_FIXES["tensorrt"])
 
 
 def _on_gpu(library: Finding, gpu: tuple[Finding, ...]) -> Finding:

@@ -42,10 +42,13 @@ def python_module(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def run_child(command: Sequence[str], name: str, environment: Mapping[str, str] | None = None) -> None:
+def run_child(
+    command: Sequence[str], name: str, environment: Mapping[str, str] | None = None, inherited: Sequence[int] = ()
+) -> None:
     """Run `command` to its end. name: what it calls itself in its messages, as `run_command` has it.
 
     environment: variables that are set for it, beside ours; folders of PYTHONPATH are those that they are here.
+    inherited: file descriptors that stay open in it, such as a lock that shall last as long as either of us lives.
     Its standard error is passed on as it comes, with a progress line if ours is a terminal. What it prints is dropped.
     It gets nothing to read, and starts in an empty folder, for `python -m` imports from the current one first.
 
@@ -55,7 +58,7 @@ def run_child(command: Sequence[str], name: str, environment: Mapping[str, str] 
     """
     try:
         with tempfile.TemporaryDirectory(prefix="fcnedge-") as folder, _error_channel() as (reading, writing):
-            child = _started(command, folder, writing, {**_environment(), **(environment or {})})
+            child = _started(command, folder, writing, {**_environment(), **(environment or {})}, inherited)
             try:
                 last = _pass_on(reading.fileno(), f"{name}: ")
                 code = child.wait()
@@ -86,7 +89,11 @@ def _advice(error: OSError) -> str:
 
 
 def _started(
-    command: Sequence[str], folder: str, errors: _Descriptor, environment: Mapping[str, str]
+    command: Sequence[str],
+    folder: str,
+    errors: _Descriptor,
+    environment: Mapping[str, str],
+    inherited: Sequence[int],
 ) -> subprocess.Popen[bytes]:
     child = subprocess.Popen(
         command,
@@ -95,6 +102,7 @@ def _started(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors.fileno(),
+        pass_fds=inherited,
         start_new_session=True,  # Ctrl-C reaches it from us alone, and once: a second would disturb its tidying up
     )
     errors.close()  # the child's is then the only one, and its end the end of the text

@@ -104,10 +104,10 @@ def obtain_engine(bundle: Bundle, precision: str, machine: Machine, *, build: bo
             raise
         _log.info("%s", error)
     folder = _folder_to_write(bundle)
-    with _one_at_a_time(folder):
+    with _one_at_a_time(folder) as lock:
         with contextlib.suppress(BackendError):  # whoever had the folder before us may have compiled it
             return find_engine(bundle, precision, machine)
-        _compile(bundle, precision, machine, folder / name_for(precision, machine))
+        _compile(bundle, precision, machine, folder / name_for(precision, machine), lock)
     return find_engine(bundle, precision, machine)
 
 
@@ -254,11 +254,11 @@ def _folder_to_write(bundle: Bundle) -> Path:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes and threads that compile into it.
+def _one_at_a_time(folder: Path) -> Iterator[tuple[int, ...]]:
+    """Hold the folder against other processes and threads that compile into it. Gives the lock's file descriptor.
 
-    The lock goes with its holder. Where there is none to be had, on Windows and on some network disks, two may compile
-    the same engine, and the last wins.
+    The lock goes with its last holder, a child that was given it too. Where there is none to be had, on Windows and on
+    some network disks, two may compile the same engine, and the last wins.
     """
     descriptor = None
     with contextlib.suppress(ImportError, OSError):
@@ -271,14 +271,17 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
             _log.warning("another process is compiling an engine into %s; waiting for it", folder)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        yield
+        yield () if descriptor is None else (descriptor,)
     finally:
         if descriptor is not None:
             os.close(descriptor)
 
 
-def _compile(bundle: Bundle, precision: str, machine: Machine, output: Path) -> None:
-    """Have `fcn-build engine` compile into `output`. Raises BackendError with its sentence."""
+def _compile(bundle: Bundle, precision: str, machine: Machine, output: Path, lock: tuple[int, ...]) -> None:
+    """Have `fcn-build engine` compile into `output`. Raises BackendError with its sentence.
+
+    It holds the lock too: whoever starts again after we were killed waits for it, and takes the engine that it makes.
+    """
     _log.warning(
         "compiling the %s engine of %s for %s: this takes seconds to minutes, once; it is kept as %s",
         precision,
@@ -290,7 +293,7 @@ def _compile(bundle: Bundle, precision: str, machine: Machine, output: Path) -> 
     try:
         # TensorRT compiles for the first GPU that it sees.
         command, environment = python_module(_BUILDER, *words), {"CUDA_VISIBLE_DEVICES": _visible(machine.index)}
-        run_child(command, _BUILDER_NAME, environment)
+        run_child(command, _BUILDER_NAME, environment, lock)
     except UserError as error:
         raise BackendError(str(error)) from error
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle
+from ..cuda.driver import GPU_FAILED
 from ..cuda.pipeline import FramePipeline
 from ..errors import BackendError
 from ..head import check_filter_mode
@@ -72,7 +73,7 @@ class OnnxRuntimeCudaNetwork:
     """
 
     def __init__(self, bundle: Bundle, precision: str = "auto", *, device: str = "cuda", index: int = 0):
-        self._ort = ort = _load(device)
+        self._ort = ort = load_onnxruntime(device)
         self._model = bundle.model(precision)
         self.precision = graph_precision(bundle, self._model)
         self._device, self._index = device, index
@@ -104,18 +105,16 @@ class OnnxRuntimeCudaNetwork:
             self.close()
             version = self._ort.__version__
             raise BackendError(
-                f"onnxruntime {version} cannot bind {self._model} to the {self._device}'s memory: {_first_line(error)}"
+                f"onnxruntime {version} cannot bind {self._model} to the {self._device}'s memory: {_with_advice(error)}"
             ) from error
         self._binding = binding
         try:
             self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:  # onnxruntime's exception types are private
             self.close()
-            reason = _first_line(error)
-            mending = f"; {_CUDA_LIBRARIES}" if "cudnn" in reason.lower() else ""
             raise BackendError(
                 f"onnxruntime {self._ort.__version__} cannot run {self._model} with its {_PROVIDERS[self._device]}: "
-                f"{reason}{mending}"
+                f"{_with_advice(error)}"
             ) from error
 
     def enqueue(self) -> None:
@@ -125,7 +124,7 @@ class OnnxRuntimeCudaNetwork:
         try:
             self._session.run_with_iobinding(self._binding, self._run_options)
         except Exception as error:  # onnxruntime's exception types are private
-            raise BackendError(f"onnxruntime failed on this frame: {_first_line(error)}") from error
+            raise BackendError(f"onnxruntime failed on this frame: {_first_line(error)}; {GPU_FAILED}.") from error
 
     def close(self) -> None:
         """As `DeviceNetwork` has it: the binding goes before its session."""
@@ -153,7 +152,7 @@ class OnnxRuntimeCudaNetwork:
         return session
 
 
-def _load(device: str) -> Any:
+def load_onnxruntime(device: str) -> Any:
     """The module onnxruntime, which must have what the device takes. Raises BackendError that says how to get it."""
     try:
         import onnxruntime
@@ -192,11 +191,11 @@ def _session(
         # No fallback: it prints to standard output and tries the same once more.
         session = ort.InferenceSession(str(model), options, providers=[provider], enable_fallback=0)
     except Exception as error:  # onnxruntime's exception types are private
-        raise BackendError(f"onnxruntime {ort.__version__} cannot run {model}: {_first_line(error)}") from error
+        raise BackendError(f"onnxruntime {ort.__version__} cannot run {model}: {_with_advice(error)}") from error
     if wanted not in session.get_providers():
         raise BackendError(
             f"onnxruntime {ort.__version__} cannot start CUDA on this machine{_wanted_cuda()}; check nvidia-smi, and "
-            f"{_CUDA_LIBRARIES}"
+            f"{_CUDA_LIBRARIES}."
         )
     return session
 
@@ -211,6 +210,17 @@ def _wanted_cuda() -> str:
     return f" (it is built for CUDA {version} and needs that, cuDNN and a driver)" if version else ""
 
 
+def _with_advice(error: BaseException) -> str:
+    """What went wrong, and what to do about it."""
+    reason = _first_line(error)
+    advice = "check nvidia-smi, or choose another backend"
+    if "cudnn" in reason.lower():
+        advice = _CUDA_LIBRARIES
+    elif re.search("allocate memory|out of memory", reason):
+        advice = "the GPU's memory is full: close other programs on it, or choose a smaller model or precision"
+    return f"{reason}; {advice}."
+
+
 def _port(value: Any) -> Port:
     return Port(value.name, value.type, tuple(value.shape))
 
@@ -220,4 +230,5 @@ def _first_line(error: BaseException) -> str:
     line = (str(error).splitlines() or [type(error).__name__])[0]
     failure = re.search(r"CU\w+ failure \d+: [^;]+", line)  # of CUDA, CUDNN or CUBLAS, before "; GPU=0 ; hostname=…"
     told = failure[0] if failure else re.split(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", line)[-1]
-    return told[:300].strip()
+    told = re.sub(r"/\S+:\d+ \S+ onnxruntime::.*?\) ", "", told)  # a file, and the function in it
+    return told[:300].strip().rstrip(".")

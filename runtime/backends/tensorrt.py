@@ -16,7 +16,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..cuda.captured_network import CapturedNetwork
 from ..cuda.device import Device
-from ..cuda.driver import first_line
+from ..cuda.driver import GPU_FAILED, first_line
 from ..cuda.pipeline import FramePipeline, check_frame_path
 from ..engine_store import Engine, Machine, build_command, obtain_engine
 from ..errors import BackendError, UserError
@@ -35,6 +35,7 @@ _MISSING = {
 # DataType members by name: as ONNX spells the type, and as NumPy does.
 _TYPES = {"UINT8": ("uint8", np.uint8), "FLOAT": ("float", np.float32), "HALF": ("float16", np.float16)}
 _LEVELS = {"INTERNAL_ERROR": logging.INFO, "ERROR": logging.INFO, "WARNING": logging.INFO}
+_MEMORY = "the GPU's memory may be full: close other programs on it, or choose a smaller model or precision."
 
 _log = logging.getLogger(__name__)
 
@@ -129,13 +130,16 @@ class TensorRtNetwork:
         """As `DeviceNetwork` has it."""
         for name, address in ((INPUT_NAME, image_address), (self._output_name, output_address)):
             if not self.context.set_tensor_address(name, address):
-                raise BackendError(f"{self._title} does not take an address for {name}{self._reason()}.")
+                raise BackendError(
+                    f"{self._title} does not take an address for {name}{self._reason()}; compile it again: "
+                    f"{self._mending}"
+                )
         self._stream_handle = stream_handle
 
     def enqueue(self) -> None:
         """As `DeviceNetwork` has it."""
         if not self.context.execute_async_v3(self._stream_handle):
-            raise BackendError(f"{self._title} failed on this frame{self._reason()}.")
+            raise BackendError(f"{self._title} failed on this frame{self._reason()}; {GPU_FAILED}.")
 
     def close(self) -> None:
         """As `DeviceNetwork` has it: the context goes before its engine, the engine before its runtime."""
@@ -150,18 +154,17 @@ class TensorRtNetwork:
         try:
             self._runtime = library.Runtime(self._logger)
         except (TypeError, RuntimeError) as error:  # the binding's words for a runtime that could not be made
-            raise BackendError(f"{self._title} does not start{self._reason() or f' ({first_line(error)})'}.") from error
+            reason = self._reason() or f" ({first_line(error)})"
+            raise BackendError(f"{self._title} does not start{reason}; check nvidia-smi, or use the CPU.") from error
         self._engine = self._runtime.deserialize_cuda_engine(engine.plan)
         if self._engine is None:
-            raise BackendError(
-                f"{self._title} cannot open {engine.path}{self._reason()}; compile it again: {self._mending}"
-            )
+            advice = f"compile it again: {self._mending}"
+            if "memory" in self._logger.last_error.lower():
+                advice = _MEMORY
+            raise BackendError(f"{self._title} cannot open {engine.path}{self._reason()}; {advice}")
         self.context = self._engine.create_execution_context()
         if self.context is None:
-            raise BackendError(
-                f"{self._title} cannot run {engine.path}{self._reason()}; the GPU's memory may be full: close other "
-                "programs on it, or choose a smaller model or precision."
-            )
+            raise BackendError(f"{self._title} cannot run {engine.path}{self._reason()}; {_MEMORY}")
 
     def _ports(self, library: Any) -> tuple[list[Port], list[Port]]:
         if not hasattr(self._engine, "num_io_tensors"):  # asked first: an AttributeError would hold the engine

@@ -16,6 +16,7 @@ import sys
 from typing import Any
 
 from ..errors import BackendError
+from .driver import GPU_FAILED
 from .network import DeviceNetwork
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile is their own affair
@@ -57,7 +58,7 @@ class CapturedNetwork:
             self._network.enqueue()  # the first prepares what later ones use, so it cannot be recorded
             self._warm = True
         elif (code := self._driver.cuGraphLaunch(self._replay, self._stream)) != 0:
-            raise BackendError(f"the GPU failed: cuGraphLaunch gives error {code}.")
+            raise BackendError(f"the GPU failed: cuGraphLaunch gives error {code}; {GPU_FAILED}.")
 
     def close(self) -> None:
         """As `DeviceNetwork` has it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import BackendError, UserError
 from ..user_cache import make_private, user_cache
-from .device import Device, Module
+from .device import Device, FullGpuError, Module
 from .driver import first_line
 
 _log = logging.getLogger(__name__)
@@ -38,18 +38,23 @@ def load_kernels(device: Device) -> Module:
     if image is not None:
         try:
             return device.module(image)
+        except FullGpuError:
+            raise
         except BackendError as error:  # a file that was damaged since
-            _log.info("%s does not load (%s); compiling again", cached, error)
+            _log.info("%s does not load (%s); compiling again", cached, _reason(error))
     _log.info("compiling the GPU kernels for %s with %s, once", architecture, nvcc)
     image = compile_kernels(nvcc, architecture)
     if cached is not None:
         _write(cached, image)
     try:
         return device.module(image)
+    except FullGpuError:
+        raise
     except BackendError as error:
         raise BackendError(
-            f"{device.name} does not take the kernels that {nvcc} has compiled for {architecture} ({error}); its "
-            f"driver supports CUDA {device.driver_version}: put the nvcc of that CUDA, or an older one, first on PATH."
+            f"{device.name} does not take the kernels that {nvcc} has compiled for {architecture} ({_reason(error)}); "
+            f"its driver supports CUDA {device.driver_version}: put the nvcc of that CUDA, or an older one, first on "
+            "PATH."
         ) from error
 
 
@@ -113,6 +118,11 @@ def _first_error(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line.strip() for line in f"{done.stderr}\n{done.stdout}".splitlines() if line.strip()]
     told = next((line for line in lines if "error" in line.lower() or "fatal" in line.lower()), None)
     return (told or (lines or [f"it ended with exit code {done.returncode}"])[0])[:300].rstrip(". ")
+
+
+def _reason(error: BackendError) -> str:
+    """Why kernels do not load, without what is advised for a GPU that fails in mid-run."""
+    return str(error).partition(";")[0].rstrip(".")
 
 
 def _read(path: Path) -> bytes | None:

@@ -16,16 +16,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError
-from .driver import first_line, load_driver, open_device, version_text
+from .driver import GPU_FAILED, first_line, load_driver, open_device, version_text
 
 _log = logging.getLogger(__name__)
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda has no name for: no waiting for anybody's default stream
-_LOST = "was lost; use the CPU, or start this program again"
+_LOST = f"was lost; {GPU_FAILED}"
 
 # By device index, for the length of the process.
 _primary_contexts: dict[int, _PrimaryContext] = {}
 _primary_lock = threading.Lock()
+
+
+class FullGpuError(BackendError):
+    """There is no memory left on the GPU, or none that it reaches."""
 
 
 class Device:
@@ -52,7 +56,9 @@ class Device:
             self.integrated = bool(handle.get_attribute(driver.device_attribute.INTEGRATED))
             """Whether GPU and CPU share memory, as on a Jetson."""
         except driver.Error as error:
-            raise BackendError(f"the NVIDIA driver shows no usable GPU: {first_line(error)}.") from error
+            raise BackendError(
+                f"the NVIDIA driver shows no usable GPU: {first_line(error)}; check it with nvidia-smi, or use the CPU."
+            ) from error
         with _primary_lock:
             primary = _primary_contexts.setdefault(index, _PrimaryContext(handle))
         self._holdings = _Holdings(driver, primary, self.name)
@@ -73,17 +79,17 @@ class Device:
 
     def stream(self) -> Stream:
         """A new stream, which does not wait for the default streams of other CUDA users."""
-        with self.current():
+        with self.current(), self._memory_for("a stream"):
             return self._holdings.keep(Stream(self._driver.Stream(_NON_BLOCKING), self._holdings))
 
     def event(self) -> Event:
         """A new event, which takes times."""
-        with self.current():
+        with self.current(), self._memory_for("an event"):
             return self._holdings.keep(Event(self._driver.Event(), self._holdings))
 
     def device_buffer(self, nbytes: int, what: str) -> DeviceBuffer:
         """`nbytes` of the GPU's memory for `what`, words for the message when it is full. Raises BackendError."""
-        with self.current(), self._memory_for(nbytes, what):
+        with self.current(), self._memory_for(what, nbytes):
             return self._holdings.keep(DeviceBuffer(self._driver.mem_alloc(nbytes), nbytes, self._holdings))
 
     def host_buffer(self, shape: tuple[int, ...], dtype: Any, what: str) -> HostBuffer:
@@ -94,13 +100,13 @@ class Device:
         """
         dtype, flags = np.dtype(dtype), self._driver.host_alloc_flags
         nbytes = int(np.prod(shape)) * dtype.itemsize
-        with self.current(), self._memory_for(nbytes, what):
+        with self.current(), self._memory_for(what, nbytes):
             array = self._driver.pagelocked_empty(shape, dtype, mem_flags=flags.PORTABLE | flags.DEVICEMAP)
             return self._holdings.keep(HostBuffer(array, self._holdings))
 
     def module(self, image: bytes) -> Module:
-        """Load compiled kernels, a cubin. Raises BackendError when they do not fit this GPU or its driver."""
-        with self.current():
+        """Load compiled kernels, a cubin. Raises BackendError when they do not fit this GPU, its driver or memory."""
+        with self.current(), self._memory_for("the kernels"):
             try:
                 raw = self._driver.module_from_buffer(image)
             except UnicodeDecodeError as error:  # pycuda quotes the driver's log, written or not
@@ -116,14 +122,15 @@ class Device:
         self._driver.memcpy_dtoh_async(target.array, source.address, stream.raw)
 
     @contextlib.contextmanager
-    def _memory_for(self, nbytes: int, what: str) -> Iterator[None]:
+    def _memory_for(self, what: str, nbytes: int | None = None) -> Iterator[None]:
         try:
             yield
         except self._driver.MemoryError as error:
             free, total = self._driver.mem_get_info()
-            raise BackendError(
-                f"{self.name} has no memory left for {what}: {_mb(nbytes)} needed, {_mb(free)} of {_mb(total)} free; "
-                "close other programs on the GPU, or choose a smaller model or precision."
+            needed = "" if nbytes is None else f"{_mb(nbytes)} needed, "
+            raise FullGpuError(
+                f"{self.name} has no memory left for {what}: {needed}{_mb(free)} of {_mb(total)} free; close other "
+                "programs on the GPU, or choose a smaller model or precision."
             ) from error
 
 
@@ -260,13 +267,18 @@ class _Holdings:
         try:
             context = self._primary.retained()
             context.push()
+        except self._driver.MemoryError as error:  # how much is free cannot be asked without one
+            raise FullGpuError(
+                f"{self._name} has no memory left for CUDA's own context, a few hundred MB; close other programs on "
+                "the GPU, or use the CPU."
+            ) from error
         except self._driver.Error as error:
-            raise BackendError(f"{self._name} cannot be used: {first_line(error)}.") from error
+            raise BackendError(f"{self._name} cannot be used: {first_line(error)}; {GPU_FAILED}.") from error
         try:
             yield
         except self._driver.Error as error:
             self._note_loss()
-            raise BackendError(f"{self._name} failed: {first_line(error)}.") from error
+            raise BackendError(f"{self._name} failed: {first_line(error)}; {GPU_FAILED}.") from error
         finally:
             self._pop(context)
 

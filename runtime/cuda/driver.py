@@ -8,6 +8,8 @@ from typing import Any
 
 from ..errors import BackendError, UserError
 
+GPU_FAILED = "use the CPU, or start this program again"
+"""What to do when a GPU fails in mid-run, for the end of a sentence."""
 _PYCUDA_MISSING = (
     "pycuda is not installed; install it with: pip install pycuda, which compiles it and needs CUDA's nvcc on PATH "
     "(JetPack has it in /usr/local/cuda/bin)."

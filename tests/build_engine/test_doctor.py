@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,14 +118,21 @@ def init(): ...
 def get_version(): return 13, 0, 0
 def get_driver_version(): return 13010
 """
-RTX = "__version__ = '1.7.1.116'"
+RTX = """
+__version__ = '1.7.1.116'
+class IBuilderConfig: set_compute_capability = None
+class ComputeCapability: __members__ = dict.fromkeys(('NONE', 'CURRENT', 'SM86', 'SM120'))
+"""
 NVCC = "#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'"
 
 
-def gpu_machine(folder: Path, *, gpu: bool = True, nvcc: str = NVCC, **modules: str) -> dict[str, dict]:
-    """The doctor's rows on a machine whose driver shows an RTX 3090, or nothing, with these modules and this nvcc."""
+RTX_3090 = "Gpu('NVIDIA GeForce RTX 3090', '8.6')"
+
+
+def gpu_machine(folder: Path, *, gpu: str = RTX_3090, nvcc: str = NVCC, **modules: str) -> dict[str, dict]:
+    """The doctor's rows on a machine whose driver shows this GPU, or None, with these modules and this nvcc."""
     for name, text in modules.items():
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
         (folder / name / "__init__.py").write_text("" if name == "pycuda" else text)
         if name == "pycuda":
             (folder / name / "driver.py").write_text(text)
@@ -131,10 +140,9 @@ def gpu_machine(folder: Path, *, gpu: bool = True, nvcc: str = NVCC, **modules: 
     if nvcc:
         (folder / "bin" / "nvcc").write_text(nvcc)
         (folder / "bin" / "nvcc").chmod(0o755)
-    shown = "Gpu('NVIDIA GeForce RTX 3090', '8.6')" if gpu else "None"
     statement = (
         "from fcnedge.build_engine import doctor\nfrom fcnedge.build_engine.engines.gpu import Gpu\n"
-        f"doctor.current_gpu = lambda: {shown}\n"
+        f"doctor.current_gpu = lambda: {gpu}\n"
         "from fcnedge.runtime.cuda import compiler\n"
         f"compiler._DEFAULT_CUDA = {str(folder / 'none')!r}\n"
         "for name in ('tensorrt', 'tensorrt_rtx_bindings', 'pycuda', 'pycuda.driver'):\n"
@@ -144,9 +152,37 @@ def gpu_machine(folder: Path, *, gpu: bool = True, nvcc: str = NVCC, **modules: 
     return {found["name"]: found for found in (*report["backends"], *report["gpu"])}
 
 
+def test_gpu_that_tensorrt_rtx_does_not_know_gets_the_other_tensorrt(tmp_path):
+    row = gpu_machine(tmp_path, gpu="Gpu('NVIDIA H200', '9.0')", pycuda=PYCUDA, tensorrt_rtx=RTX)["tensorrt_rtx"]
+    assert (row["works"], row["fix"]) == (False, "pip install 'fcnedge[tensorrt]'")
+    assert row["found"] == "1.7.1.116, which knows compute capability 8.6, 12.0 and not NVIDIA H200's 9.0"
+
+
+ORT = "__version__ = '1.31.1'\ndef get_available_providers(): return ['CUDAExecutionProvider']"
+
+
+def cuda_provider(folder: Path, needs: str, *, there: bool = True) -> None:
+    """Two empty libraries where ONNX Runtime's wheel has those of its CUDA provider; the second needs `needs`."""
+    compiler = shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("no gcc on PATH to make a library with, or no Linux")
+
+    def build(library: Path, *options: str) -> None:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([compiler, "-shared", "-x", "c", "/dev/null", *options, "-o", str(library)], check=True)
+
+    capi, needed = folder / "onnxruntime" / "capi", folder / "lib" / needs
+    build(needed, f"-Wl,-soname,{needs}")
+    linked = "-Wl,--no-as-needed", "-x", "none", str(needed), f"-Wl,-rpath,{needed.parent}"
+    build(capi / "libonnxruntime_providers_shared.so")
+    build(capi / "libonnxruntime_providers_cuda.so", *linked)
+    if not there:
+        needed.unlink()
+
+
 def test_gpu_backends_work_where_library_driver_pycuda_and_nvcc_do(tmp_path):
-    ort = "__version__ = '1.31.1'\ndef get_available_providers(): return ['CUDAExecutionProvider']"
-    rows = gpu_machine(tmp_path, pycuda=PYCUDA, tensorrt_rtx=RTX, onnxruntime=ort)
+    cuda_provider(tmp_path, "libcudnn.so.9")
+    rows = gpu_machine(tmp_path, pycuda=PYCUDA, tensorrt_rtx=RTX, onnxruntime=ORT)
     for name, found in (
         ("NVIDIA driver and GPU", "NVIDIA GeForce RTX 3090 (compute capability 8.6)"),
         ("pycuda", "compiled with CUDA 13.0"),
@@ -162,7 +198,7 @@ def test_gpu_backends_work_where_library_driver_pycuda_and_nvcc_do(tmp_path):
 @pytest.mark.parametrize(
     ("lacking", "row", "found", "fix"),
     [
-        ({"gpu": False}, "NVIDIA driver and GPU", "no driver, or none that shows a GPU", "install or update"),
+        ({"gpu": "None"}, "NVIDIA driver and GPU", "no driver, or none that shows a GPU", "install or update"),
         ({"pycuda": None}, "pycuda", "pycuda is not installed", "pip install pycuda"),
         (
             {"pycuda": "raise ImportError('libcurand.so.10: cannot open')"},
@@ -190,6 +226,49 @@ def test_what_the_gpu_path_lacks_is_named_there_and_at_each_backend(tmp_path, la
     backend = rows["tensorrt_rtx"]
     assert (backend["works"], backend["fix"]) == (False, rows[row]["fix"])
     assert backend["found"] == f"1.7.1.116, but {row}: {rows[row]['found']}"
+
+
+@pytest.mark.parametrize(
+    ("library", "fix"),
+    [
+        ("libcublasLt.so.13", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+        ("libcudnn.so.8", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+        ("libcuda.so.1", "install or update NVIDIA's driver (a Jetson has JetPack's); nvidia-smi then shows the GPU"),
+    ],
+)
+def test_onnxruntime_whose_cuda_libraries_are_missing_does_not_work_and_names_the_first(tmp_path, library, fix):
+    if loads(library):
+        pytest.skip(f"{library} is on this machine")
+    cuda_provider(tmp_path, library, there=False)
+    row = gpu_machine(tmp_path, pycuda=PYCUDA, onnxruntime=ORT)["onnxruntime_cuda"]
+    reason = f"({library}: cannot open shared object file: No such file or directory)"
+    assert (row["works"], row["fix"]) == (False, fix)
+    assert row["found"] == f"1.31.1 with CUDAExecutionProvider, which does not load {reason}"
+
+
+def loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def test_cudnn_is_missed_though_the_provider_loads_without_it(tmp_path):
+    """As ONNX Runtime 1.31's does, which fails at the first convolution."""
+    if loads("libcudnn.so.9"):
+        pytest.skip("libcudnn.so.9 is on this machine")
+    cuda_provider(tmp_path, "libcublas.so.13")
+    row = gpu_machine(tmp_path, pycuda=PYCUDA, onnxruntime=ORT)["onnxruntime_cuda"]
+    assert (row["works"], row["fix"]) == (False, "pip install 'onnxruntime-gpu[cuda,cudnn]'")
+    assert "which does not load (libcudnn.so.9: cannot open" in row["found"]
+
+
+def test_provider_that_ends_the_process_is_a_row_too(tmp_path):
+    dying = "if __import__('sys').argv[0].endswith('cuda_provider.py'): __import__('os').abort()"
+    row = gpu_machine(tmp_path, pycuda=PYCUDA, onnxruntime=f"{ORT}\n{dying}")["onnxruntime_cuda"]
+    assert not row["works"]
+    assert "which does not load (loading it ends with exit code -6" in row["found"]
 
 
 def test_onnxruntime_without_cuda_names_the_wheel_that_has_it(tmp_path):

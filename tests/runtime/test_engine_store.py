@@ -559,6 +559,31 @@ def test_waiting_for_another_process_is_said_once(rtx: Machine, bundle: Bundle):
     assert "compiling the fp32 engine" in said[1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="children are looked up as Linux lists them")
+def test_compiler_keeps_the_lock_when_its_asker_is_killed(rtx: Machine, bundle: Bundle):
+    """An application that is stopped in its first start and started again has no second compiler beside the first."""
+    import fcntl
+
+    command, environment = obtain_command(bundle, rtx), {**os.environ, "FCNEDGE_LOG": "DEBUG"}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as killed:
+        assert killed.stderr is not None
+        next(line for line in killed.stderr if "Parsing node" in line)  # the compiler is at work
+        (compiler,) = map(int, Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split())
+        os.kill(compiler, signal.SIGSTOP)
+        killed.kill()
+    descriptor = os.open(bundle.path / "engines", os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.kill(compiler, signal.SIGCONT)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
+    assert find_engine(bundle, "fp32", rtx).path.name == name_for("fp32", rtx)
+
+
 def test_builders_memory_was_never_ours(rtx: Machine, bundle: Bundle):
     """The library is not even mapped into the process that asked, so all that it took has gone back."""
     done = subprocess.run(obtain_command(bundle, rtx), capture_output=True, text=True, check=True)

@@ -79,6 +79,9 @@ class FakeTensorRt:
             @fake_pycuda.like_c
             def deserialize_cuda_engine(self, serialized_engine):
                 fake.call("deserialize_cuda_engine")
+                if fake.refuses == "deserialize_cuda_engine":
+                    self.error("Requested amount of GPU memory (9 bytes) could not be allocated.")
+                    return None
                 if not serialized_engine.startswith(MAGIC):
                     self.error("deserializeCudaEngine: Error Code 1: Serialization (magic tag does not match)")
                     return None

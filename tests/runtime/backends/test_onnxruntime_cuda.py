@@ -381,7 +381,8 @@ def test_binding_that_is_refused_is_one_sentence_and_no_session_is_left(tiny_bun
     with pytest.raises(BackendError) as caught:
         network.bind(1, 2, 3)
     assert str(caught.value) == (
-        f"onnxruntime 1.31.1 cannot bind {tiny_bundle / GRAPH} to the cuda's memory: {call}: Error when binding"
+        f"onnxruntime 1.31.1 cannot bind {tiny_bundle / GRAPH} to the cuda's memory: {call}: Error when binding; "
+        "check nvidia-smi, or choose another backend."
     )
     del caught
     assert cuda.calls()[-1] == "session gone"
@@ -400,12 +401,23 @@ PARSING = (
     "hostname=robot ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc ; line=70"
 )
 
+FULL = (  # onnxruntime's own words on a CPU, whose arena is the same
+    "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Conv node. Name:'stem_conv' Status "
+    "Message: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* onnxruntime::BFCArena::"
+    "AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Failed to allocate memory for requested buffer of size 944"
+)
+
 
 @pytest.mark.parametrize(
     ("told", "said"),
     [
         (CONVOLUTION, "cuDNN is unavailable; install CUDA's libraries for it: pip install "),
-        (PARSING, "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"),
+        (PARSING, "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version; check nvidia-smi"),
+        (
+            FULL,
+            "Non-zero status code returned while running Conv node. Name:'stem_conv' Status Message: Failed to "
+            "allocate memory for requested buffer of size 944; the GPU's memory is full: close other programs",
+        ),
     ],
 )
 def test_what_fails_in_the_first_run_is_said_at_the_opening(tiny_bundle: Path, cuda: CudaStandIn, told, said):
@@ -428,7 +440,8 @@ def test_failure_on_a_frame_is_one_sentence(tiny_bundle: Path, cuda: CudaStandIn
     network.bind(1, 2, 3)
     cuda.fails = "CUDA failure 700: an illegal memory access\nin a file"
     with pytest.raises(
-        BackendError, match=r"^onnxruntime failed on this frame: CUDA failure 700: an illegal memory access$"
+        BackendError,
+        match=r"^onnxruntime failed on this frame: CUDA failure 700: an illegal memory access; use the CPU, ",
     ):
         network.enqueue()
 

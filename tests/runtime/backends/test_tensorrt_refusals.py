@@ -118,7 +118,14 @@ def test_engine_is_not_compiled_for_a_head_that_the_kernels_do_not_know(tiny_bun
 
 @pytest.mark.parametrize(
     ("call", "words"),
-    [("create_execution_context", "OutOfMemory"), ("set_tensor_address", "does not take an address for image")],
+    [
+        ("create_execution_context", "OutOfMemory"),
+        (
+            "deserialize_cuda_engine",
+            "(9 bytes) could not be allocated); the GPU's memory may be full: close",
+        ),
+        ("set_tensor_address", "does not take an address for image"),
+    ],
 )
 def test_refused_call_is_one_sentence_and_nothing_is_left(bundle, cuda, trt, call, words):
     trt.refuses = call

@@ -60,6 +60,7 @@ class FakeCuda:
         self.calls: list[tuple[str, Any]] = []
         self.alive: dict[int, str] = {}
         self.fail_at: int | None = None
+        self.full_for = ""
         self.lost, self.stuck, self.warned = False, False, 0
         self.gpus, self.capability, self.driver_version = 1, (8, 7), 12060
         self.memory, self.total = 0, 8_000_000_000
@@ -96,6 +97,8 @@ class FakeCuda:
         self.calls.append((name, details))
         if self.lost and (self.stuck or name not in ("Context.push", "Context.pop")):
             raise self.module.LogicError(f"{name} failed: unspecified launch failure")
+        if name == self.full_for:
+            raise self.module.MemoryError(f"{name} failed: out of memory")
         if letting_go or self.fail_at is None:
             return
         self.fail_at -= 1

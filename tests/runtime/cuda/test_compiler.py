@@ -124,6 +124,20 @@ def test_code_that_the_driver_does_not_take_says_which_cuda_it_has(cuda):
     assert cuda.cuda_stack == []
 
 
+def test_kernels_that_find_no_memory_are_not_compiled_again(cuda, fake_nvcc):
+    """And nobody is told to take another nvcc."""
+    cuda.full_for = "module_from_buffer"
+    with pytest.raises(BackendError) as caught:
+        load_kernels(Device())
+    assert str(caught.value) == (
+        "Orin has no memory left for the kernels: 8,000.0 MB of 8,000.0 MB free; close other programs on the GPU, or "
+        "choose a smaller model or precision."
+    )
+    with pytest.raises(BackendError, match="no memory left for the kernels"):
+        load_kernels(Device())
+    assert len(compilations(fake_nvcc)) == 1
+
+
 def test_real_nvcc_compiles_the_kernels():
     """For an architecture that CUDA 11.8 to 13 know. The cubin is an ELF file that names all kernels."""
     if REAL_NVCC is None:

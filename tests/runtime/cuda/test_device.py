@@ -237,6 +237,17 @@ def test_full_memory_says_how_much_for_what_and_how_much_is_free(cuda):
         device.host_buffer((4_000_000,), np.uint8, "the frame")
 
 
+def test_gpu_that_is_full_before_we_come_says_so(cuda):
+    """The primary context itself takes memory, and where others have taken all it is the first to get none."""
+    device, cuda.full_for = Device(), "Device.retain_primary_context"
+    with pytest.raises(BackendError, match=r"^Orin has no memory left for CUDA's own context, .*; close other"):
+        device.stream()
+    cuda.full_for = ""
+    device.stream()
+    device.close()
+    assert cuda.cuda_stack == []
+
+
 @pytest.mark.parametrize("stuck", [False, True])
 def test_lost_gpu_is_one_error_each_time_and_ends_no_process(cuda, stuck):
     """A lost GPU may refuse even to pop its context; pycuda aborts a process that ends with one on its stack."""
@@ -248,7 +259,9 @@ def test_lost_gpu_is_one_error_each_time_and_ends_no_process(cuda, stuck):
             cuda.lost, cuda.stuck = True, stuck
             made[0].synchronize()
 
-    with pytest.raises(BackendError, match=r"Orin failed: Stream\.synchronize failed: unspecified launch failure"):
+    with pytest.raises(
+        BackendError, match=r"^Orin failed: Stream\.synchronize failed: unspecified .*; use the CPU, or"
+    ):
         lose(device)
     assert cuda.pycuda_stack == []
     with pytest.raises(BackendError, match="Orin was lost"), device.current():
@@ -291,7 +304,10 @@ def test_gpu_that_does_not_say_what_it_is_is_one_sentence(cuda):
         cuda.calls.clear()
         Device()
         cuda.fail_at = cuda.names().index(call) + 1
-        with pytest.raises(BackendError, match=rf"shows no usable GPU: {call} failed: injected\.$"):
+        with pytest.raises(
+            BackendError,
+            match=rf"shows no usable GPU: {call} failed: injected; check it with nvidia-smi, or use the CPU\.$",
+        ):
             Device()
 
 

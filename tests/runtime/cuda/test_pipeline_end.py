@@ -88,7 +88,7 @@ def test_lost_gpu_is_one_error_and_closes_quietly(cuda, bundle, stuck, said):
     pipeline = FramePipeline(device, network, bundle.manifest)
     pipeline.segment(frame_of(40, 50))
     cuda.lost, cuda.stuck = True, stuck
-    with pytest.raises(BackendError, match=rf"Orin {said}: unspecified launch failure"):
+    with pytest.raises(BackendError, match=rf"Orin {said}: unspecified launch failure; use the CPU, or start"):
         pipeline.segment(frame_of(40, 50))
     pipeline.close()
     device.close()
