@@ -102,6 +102,17 @@ def captured_stderr() -> Iterator[list[str]]:
     and that goes on is not waited for.
     """
     lines: list[str] = []
+    said = bytearray()
+    try:
+        with stderr_into(said):
+            yield lines
+    finally:
+        lines += said.decode(errors="replace").splitlines()
+
+
+@contextlib.contextmanager
+def stderr_into(said: bytearray) -> Iterator[None]:
+    """Add to `said`, once the block is left, what was written to file descriptor 2 inside it, as `captured_stderr`."""
     reading, writing = os.pipe()
     for end in (reading, writing):  # who says more than a pipe holds is cut short, and nobody is kept waiting
         os.set_blocking(end, False)
@@ -109,11 +120,11 @@ def captured_stderr() -> Iterator[list[str]]:
     os.dup2(writing, 2)
     os.close(writing)
     try:
-        yield lines
+        yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        lines += _read_what_is_there(reading).decode(errors="replace").splitlines()
+        said += _read_what_is_there(reading)
         os.close(reading)
 
 

@@ -1,7 +1,7 @@
 """Memory of this process.
 
-On Linux from /proc/self/status, proc(5): VmHWM is the peak of the resident set since the process began, VmRSS the resident
-set now. Not from getrusage(2) there: its ru_maxrss is never below what the process that started this one held.
+On Linux from /proc/self/status, proc(5): VmHWM is the peak of the resident set since the process began, VmRSS the
+resident set now. Not from getrusage(2) there: its ru_maxrss is never below what the process that started this one held.
 """
 
 from __future__ import annotations

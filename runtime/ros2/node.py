@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError, UserError
-from ..overlay import blend, colorize
+from ..overlay import colorize
 from ..segmenter import Segmenter
 from .health import Health
 from .library import Ros
 from .messages import frame_from_compressed, frame_from_image, write_picture
 from .newest import NewestWorker
-from .parameters import CHANGEABLE, Look, NodeParameters
+from .parameters import CHANGEABLE, NodeParameters, changed_look, first_look
 
 _REPORT_PERIOD_S = 1.0
 _THROTTLE_S = 5.0
@@ -62,7 +62,7 @@ class MaskNode:
         )
         self._health, self._worker = Health(), NewestWorker(self._segment, failed)
         try:
-            self._look = Look.of(parameters, self._segmenter.classes)
+            self._look = first_look(parameters, self._segmenter.palette, self._segmenter.classes)
             self._open_topics()
         except RuntimeError as error:  # rclpy's word for a wrong qos_overrides parameter
             self.close()
@@ -146,13 +146,12 @@ class MaskNode:
                 raise
 
     def _publish(self, header: Any, frame: np.ndarray, mask: np.ndarray) -> None:
-        image, palette, look = self._ros.sensor_msgs.Image, self._segmenter.palette, self._look
+        image = self._ros.sensor_msgs.Image
         self._mask.publish(write_picture(image(), header, mask))
         if self._color.get_subscription_count():
-            self._color.publish(write_picture(image(), header, colorize(mask, palette)))
+            self._color.publish(write_picture(image(), header, colorize(mask, self._segmenter.palette)))
         if self._overlay.get_subscription_count():
-            painted = blend(frame, mask, palette, alpha=look.alpha, ignore=look.ignored)
-            self._overlay.publish(write_picture(image(), header, painted))
+            self._overlay.publish(write_picture(image(), header, self._look.draw(frame, mask)))
 
     def _age_ms(self, stamp: Any) -> float | None:
         if not stamp.sec and not stamp.nanosec:
@@ -164,7 +163,7 @@ class MaskNode:
         result = self._ros.rcl_interfaces.SetParametersResult
         try:
             values = {parameter.name: parameter.value for parameter in parameters}
-            self._look = self._look.changed(values, self._segmenter.classes)
+            self._look = changed_look(self._look, values)
         except UserError as error:
             return result(successful=False, reason=str(error))
         return result(successful=True)

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..backends import BACKENDS
 from ..errors import UserError
+from ..look import Look
 from ..manifest import PRECISIONS
 from ..options import option
 
@@ -42,26 +45,20 @@ class NodeParameters:
 CHANGEABLE = ("alpha", "ignore_classes")
 
 
-@dataclass(frozen=True)
-class Look:
-    """How overlays are painted. alpha: 0 (camera only) to 1 (colour only); ignored: class ids that are not painted."""
+def first_look(parameters: NodeParameters, palette: np.ndarray, classes: Sequence[str]) -> Look:
+    """How overlays are painted at first, without a legend. Raises UserError for a class that the model has not."""
+    ignored = class_ids(parameters.ignore_classes, classes)
+    return Look(palette, classes, parameters.alpha, ignored, legend=False)
 
-    alpha: float
-    ignored: tuple[int, ...]
 
-    @classmethod
-    def of(cls, parameters: NodeParameters, classes: Sequence[str]) -> Look:
-        """From the parameters, for a model with these classes. Raises UserError for a class that it has not."""
-        return cls(parameters.alpha, class_ids(parameters.ignore_classes, classes))
-
-    def changed(self, values: Mapping[str, Any], classes: Sequence[str]) -> Look:
-        """With those of `values` that are looks; names that are not are passed over. Raises UserError."""
-        alpha, ignored = self.alpha, self.ignored
-        if "alpha" in values:
-            alpha = read_alpha(values["alpha"])
-        if "ignore_classes" in values:
-            ignored = class_ids(read_class_words(values["ignore_classes"]), classes)
-        return dataclasses.replace(self, alpha=alpha, ignored=ignored)
+def changed_look(look: Look, values: Mapping[str, Any]) -> Look:
+    """With those of `values` that are looks; names that are not are passed over. Raises UserError."""
+    changes: dict[str, Any] = {}
+    if "alpha" in values:
+        changes["alpha"] = read_alpha(values["alpha"])
+    if "ignore_classes" in values:
+        changes["ignore"] = class_ids(read_class_words(values["ignore_classes"]), look.classes)
+    return dataclasses.replace(look, **changes)
 
 
 def read_alpha(value: Any) -> float:
@@ -89,9 +86,9 @@ def _is_class_word(word: Any) -> bool:
     return isinstance(word, str | int) and not isinstance(word, bool)
 
 
-def class_ids(words: Sequence[str | int], classes: Sequence[str]) -> tuple[int, ...]:
-    """Class ids from names or ids, in their order, each once. Raises UserError for one that the model has not."""
-    return tuple(dict.fromkeys(_class_id(word, classes) for word in words))
+def class_ids(words: Sequence[str | int], classes: Sequence[str]) -> frozenset[int]:
+    """Class ids from names or ids. Raises UserError for one that the model has not."""
+    return frozenset(_class_id(word, classes) for word in words)
 
 
 def _class_id(word: str | int, classes: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Iterator
 
+from ..command import stderr_into
 from ..sources import Frame, InputOptions, Source, open_source
 from ..sources.altered import AroundSource
 
@@ -33,19 +34,19 @@ def open_named(uri: str, options: InputOptions) -> Source:
 
 
 class _NamedPictures(AroundSource):
-    """Pictures, with the decoders' words about each in the log. About one that fails the source's error says enough."""
+    """Pictures, with the decoders' words about each in the log. About one passed over the source itself says enough."""
 
     def __iter__(self) -> Iterator[Frame]:
         frames = iter(self._inner)
         while True:
+            passed_over = self.skipped
             with decoder_words() as words:
                 frame = next(frames, None)
             if frame is None:
                 break
-            if words:
+            if words and self.skipped == passed_over:  # else they may be about another picture
                 _log.warning("%s: %s", frame.name, words[0])
             yield frame
-        self.warning = self._inner.warning
 
 
 @contextlib.contextmanager
@@ -56,30 +57,14 @@ def decoder_words() -> Iterator[list[str]]:
     thread's waits.
     """
     words: list[str] = []
+    said = bytearray()
     with _one_at_a_time:
-        reading, writing = os.pipe()
-        for end in (reading, writing):  # who says more than a pipe holds is cut short, and nobody is kept waiting
-            os.set_blocking(end, False)
-        kept = os.dup(2)
-        os.dup2(writing, 2)
-        os.close(writing)
         try:
-            yield words
+            with stderr_into(said):
+                yield words
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            said = _read_what_is_there(reading)
-            os.close(reading)
             words += [found.decode(errors="replace").strip() for found in _WORDS.findall(said)]
             _write(_WORDS.sub(b"", said))
-
-
-def _read_what_is_there(descriptor: int) -> bytes:
-    data = b""
-    with contextlib.suppress(BlockingIOError):
-        while piece := os.read(descriptor, 1 << 16):
-            data += piece
-    return data
 
 
 def _write(data: bytes) -> None:

@@ -31,11 +31,17 @@ def report_lines(result: RunResult) -> Iterator[str]:
 def _sum(result: RunResult) -> str:
     if not result.frames:
         return "no frames"
-    where = "" if result.sink == "null://" else f", written to {result.sink}"
     return (
         f"{_counted(result.frames, 'frame')} with {result.model} ({result.backend} {result.precision}), "
-        f"{result.stages['total'].p50_ms:.1f} ms per frame{where}"
+        f"{result.stages['total'].p50_ms:.1f} ms per frame{_where(result.sink)}"
     )
+
+
+def _where(sink: str) -> str:
+    scheme = sink.partition("://")[0].lower() if "://" in sink else "file"
+    ways = {"null": "", "display": ", shown on the screen", "http": f", shown at {sink}"}
+    ways |= dict.fromkeys(("rtp", "rtsp"), f", sent to {sink}")
+    return ways.get(scheme, f", written to {sink}")
 
 
 def _live(live: LiveStats) -> str:

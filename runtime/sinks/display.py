@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,7 @@ class DisplaySink(Sink):
         super().__init__(uri)
         self.shows = tuple(shows)
         self._stays = stays
+        self._taking = threading.RLock()
         _require_windows(uri)
         self._window = subprocess.Popen(
             python_module("fcnedge.runtime.sinks.window", title),
@@ -62,23 +64,33 @@ class DisplaySink(Sink):
         """Show the picture. Raises SinkClosed when a person has closed the window, UserError when it was lost."""
         image = drawn(picture)
         assert self._window.stdin is not None
-        try:
-            self._window.stdin.write(HEADER.pack(*image.shape[:2]))
-            self._window.stdin.write(np.ascontiguousarray(image).data)
-            self._window.stdin.flush()
-        except (OSError, ValueError):  # ValueError: closed from another thread
-            self._raise_end()
-        if not self._is_answered():
-            self._raise_end()
-        self.written += 1
+        with self._taking:
+            try:
+                self._window.stdin.write(HEADER.pack(*image.shape[:2]))
+                self._window.stdin.write(np.ascontiguousarray(image).data)
+                self._window.stdin.flush()
+            except (OSError, ValueError):  # ValueError: closed from another thread
+                self._raise_end()
+            if not self._is_answered():
+                self._raise_end()
+            self.written += 1
 
     def close(self) -> None:
-        """Close the window; where it stays, wait until somebody does, or presses Ctrl-C."""
+        """Close the window; where it stays, wait until somebody does, or presses Ctrl-C.
+
+        A window that has frozen in mid-picture, as its display may, is killed after three seconds.
+        """
         if self._stays and self.written:
             self._stays = False
             with contextlib.suppress(KeyboardInterrupt):
                 self._is_answered()  # nothing was asked: this is its end
-        self._end_window()
+        if not self._taking.acquire(timeout=_GRACE_S):
+            self._window.kill()
+            self._taking.acquire()  # what was being written or read has failed
+        try:
+            self._end_window()
+        finally:
+            self._taking.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

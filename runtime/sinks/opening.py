@@ -62,17 +62,16 @@ def open_sink(
         case "rtp" | "rtsp":
             return NetworkSink(_network_address(text), fps, shows, live=source is None or source.live)
         case "http":
-            raise UserError(
-                f"{text} would be a live page, which only fcn-run and PageSink make; here it is {_SUPPORTED}"
-            )
+            raise UserError(f"{text} would be a live page, which only fcn-run and PageSink make; here it is {_HERE}")
         case other:
             raise UserError(f"this version does not write to {other}://; it writes {_SUPPORTED}")
 
 
-_SUPPORTED = (
+_HERE = (
     f"a folder (end it with /), a picture ({', '.join(PICTURE_SUFFIXES)}), a video (.mp4, .avi), display://0, "
     "rtp://HOST:PORT, rtsp://HOST:PORT/PATH and null://"
 )
+_SUPPORTED = f"{_HERE}, and through fcn-run or PageSink http://127.0.0.1:8080, a live page"
 
 
 def _open_path(

@@ -48,7 +48,7 @@ def why_no_connection(host: str, port: int, timeout_s: float) -> str | None:
     """Why no connection to the port can be made, as the end of a sentence; None when one can. Raises nothing."""
     try:
         socket.create_connection((host, port), timeout=timeout_s).close()
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the latter for a name that no host can have
         return f"the name {host} is not known"
     except ConnectionRefusedError:
         return f"nothing listens on port {port} of {host}"

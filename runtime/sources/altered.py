@@ -39,12 +39,11 @@ class AroundSource(Source):
             is_video=inner.is_video,
             fps=inner.fps,
             length=inner.length,
-            skipped=inner.skipped,
             files=inner.files,
             folder=inner.folder,
             mixed_sizes=inner.mixed_sizes,
         )
-        self._inner = inner
+        self._inner, self._notes = inner, inner._notes
 
     def is_there(self) -> bool | None:
         """As the source within says."""
@@ -65,7 +64,6 @@ class FlippedSource(AroundSource):
     def __iter__(self) -> Iterator[Frame]:
         for frame in self._inner:
             yield replace(frame, image=np.ascontiguousarray(self._flip(frame.image)))
-        self.warning = self._inner.warning
 
 
 class LoopedSource(AroundSource):
@@ -85,7 +83,6 @@ class LoopedSource(AroundSource):
                 name = f"{frame.name}_{turn:03d}" if turn else frame.name
                 yield replace(frame, index=index, name=name, timestamp_s=end_s)
                 index += 1
-            self.warning = self._inner.warning
             start_s = end_s + (1 / self.fps if self.fps else 0.0)
 
 

@@ -14,6 +14,7 @@ from fcnedge.runtime.errors import SourceError
 from fcnedge.runtime.opencv import load_cv2
 
 from .frame import Frame, Source
+from .gstreamer_opening import PipelineOpening
 
 
 class CaptureSource(Source):
@@ -33,6 +34,7 @@ class CaptureSource(Source):
         self._index = 0
         self._lock = threading.Lock()
         self._capture: Any = None
+        self._opening: PipelineOpening | None = None
         self._closed = False
 
     def __iter__(self) -> Iterator[Frame]:
@@ -42,15 +44,20 @@ class CaptureSource(Source):
             while not self._closed:
                 capture = capture or self._opened()
                 yield self._next(capture)
+        except SourceError:
+            if not self._closed:
+                raise
         finally:
             if capture is not None:
                 capture.release()
 
     def close(self) -> None:
         """End iteration, for good; the camera is released once the read under way returns."""
-        self._closed = True
         with self._lock:
-            capture, self._capture = self._capture, None
+            self._closed = True
+            capture, self._capture, opening = self._capture, None, self._opening
+        if opening is not None:
+            opening.close()
         if capture is not None:
             capture.release()
 
@@ -61,6 +68,15 @@ class CaptureSource(Source):
     @abstractmethod
     def _why_it_ended(self) -> str:
         """One sentence about a read that failed."""
+
+    def _open_pipeline(self, pipeline: str, shown: str, timeout_s: float) -> Any:
+        """A capture of the pipeline, open or refused. Raises SourceError when there is none in time."""
+        with self._lock:
+            opening = self._opening = self._opening or PipelineOpening(pipeline, shown)
+            closed = self._closed
+        if closed:
+            opening.close()
+        return opening.capture(timeout_s)
 
     def _opened(self) -> Any:
         capture = self._open()

@@ -30,15 +30,23 @@ class Frame:
     timestamp_s: float
 
 
+@dataclass
+class Notes:
+    """What a source finds out about itself while it is read; shared by all who pass its frames on."""
+
+    skipped: int = 0
+    warning: str | None = None
+
+
 class Source(ABC):
     """Iterable over `Frame`, and a context manager. A new kind of source implements `__iter__`, and `close` if it must.
 
     uri: as the user gave it. live: frames arrive in real time and must not be waited for. is_video: the frames are one
     film (live or not), not separate pictures. fps: frames per second where known. length: number of frames where
-    known (a video file's own promise). skipped: files passed over because they are no pictures. files: those that the
-    frames are read from, so that no sink overwrites one. folder: where all of it is the source. mixed_sizes: the frames
-    are known to differ in size, so that no film of them is begun. warning: one sentence about something that went wrong
-    without ending in an error, known once iteration is over.
+    known (a video file's own promise). skipped: files passed over because they are no pictures, or damaged. files:
+    those that the frames are read from, so that no sink overwrites one. folder: where all of it is the source.
+    mixed_sizes: the frames are known to differ in size, so that no film of them is begun. warning: one sentence about
+    something that went wrong without ending in an error, known once iteration is over.
 
     Files can be iterated again; each time starts at the first frame. So can a camera that raised SourceError: that
     connects anew. One thread iterates a source; `close` may be called from another, and ends a live one.
@@ -62,11 +70,28 @@ class Source(ABC):
         self.is_video = is_video
         self.fps = fps
         self.length = length
-        self.skipped = skipped
         self.files = tuple(files)
         self.folder = folder
         self.mixed_sizes = mixed_sizes
-        self.warning: str | None = None
+        self._notes = Notes(skipped)
+
+    @property
+    def skipped(self) -> int:
+        """Files passed over so far."""
+        return self._notes.skipped
+
+    @skipped.setter
+    def skipped(self, skipped: int) -> None:
+        self._notes.skipped = skipped
+
+    @property
+    def warning(self) -> str | None:
+        """What went wrong without ending in an error."""
+        return self._notes.warning
+
+    @warning.setter
+    def warning(self, warning: str | None) -> None:
+        self._notes.warning = warning
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:

@@ -9,30 +9,38 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import logging
 import socket
+import string
 import threading
 import time
 from collections.abc import Iterator
 from email.message import Message
 from typing import BinaryIO
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import numpy as np
 
 from fcnedge.runtime.errors import SourceError
 from fcnedge.runtime.opencv import load_cv2
+from fcnedge.runtime.picture_ends import missing_end
 
 from .address import hide_password, host_and_port, split_address, why_no_connection
 from .frame import Frame, Source
 from .input_options import InputOptions
 
+_log = logging.getLogger(__name__)
+
 MAX_PICTURE_BYTES = 64 * 2**20
 """A part that is longer is no camera's picture; it is refused before it fills the memory."""
+MOST_DAMAGED = 100
+"""After so many damaged pictures in a row a camera counts as lost: it would seem to be silent, and is not."""
 
 
 class MjpegSource(Source):
     """Frames of an MJPEG stream, each at its own size. Opened by the first iteration, and anew by each one after it.
 
+    A picture that is damaged or lacks its end is passed over; the first one is logged.
     options: timeout_s bounds connecting and the wait for each piece of data. `close` is for good, may be called from
     any thread, and ends a read under way at once: it shuts the connection down.
     """
@@ -41,6 +49,7 @@ class MjpegSource(Source):
         self._parts = split_address(address)
         self._timeout_s = options.timeout_s
         self._index = 0
+        self._warned = False
         self._closed = threading.Event()
         self._socket: socket.socket | None = None
         super().__init__(hide_password(address), live=True, is_video=True)
@@ -52,13 +61,7 @@ class MjpegSource(Source):
         try:
             body, boundary = self._request(connection)
             with body:
-                for data in read_parts(body, boundary):
-                    timestamp_s = time.monotonic()
-                    if self._closed.is_set():
-                        return
-                    image = _decoded(data)
-                    if image is None:  # one damaged picture is not the end of a camera
-                        continue
+                for image, timestamp_s in self._whole_pictures(read_parts(body, boundary)):
                     index, self._index = self._index, self._index + 1
                     yield Frame(image, f"{self._parts.hostname}_{index:06d}", index, timestamp_s)
         except (OSError, http.client.HTTPException) as error:
@@ -83,12 +86,31 @@ class MjpegSource(Source):
         """Whether something listens at the address's port, asked by one TCP connection of half a second at most."""
         return why_no_connection(*host_and_port(self._parts), timeout_s=0.5) is None
 
+    def _whole_pictures(self, parts: Iterator[bytes]) -> Iterator[tuple[np.ndarray, float]]:
+        """Those that can be decoded, and when each had come; ends with the parts, or when this is closed."""
+        in_a_row = 0
+        for data in parts:
+            timestamp_s = time.monotonic()
+            if self._closed.is_set():
+                return
+            image = _decoded(data)
+            if image is not None:
+                in_a_row = 0
+                yield image, timestamp_s
+                continue
+            in_a_row += 1
+            if in_a_row == MOST_DAMAGED:
+                raise SourceError(f"{self.uri} sends damaged pictures, {in_a_row} in a row; look at the camera")
+            if not self._warned:
+                _log.warning("%s sent a picture that is damaged or lacks its end; it is passed over", self.uri)
+            self._warned = True
+
     def _connection(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(*host_and_port(self._parts), timeout=self._timeout_s)
         try:
             connection.connect()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             connection.close()
             unreachable = why_no_connection(*host_and_port(self._parts), timeout_s=min(2.0, self._timeout_s))
             raise SourceError(f"{self.uri} cannot be opened: {unreachable or self._words(error)}") from error
@@ -100,8 +122,8 @@ class MjpegSource(Source):
         if self._parts.username is not None:
             login = f"{unquote(self._parts.username)}:{unquote(self._parts.password or '')}".encode()
             headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
-        query = f"?{self._parts.query}" if self._parts.query else ""
-        connection.request("GET", (self._parts.path or "/") + query, headers=headers)
+        target = (self._parts.path or "/") + (f"?{self._parts.query}" if self._parts.query else "")
+        connection.request("GET", quote(target, safe=string.punctuation), headers=headers)
         answer = connection.getresponse()
         with contextlib.ExitStack() as refused:
             refused.callback(answer.close)
@@ -112,7 +134,7 @@ class MjpegSource(Source):
     def _boundary(self, answer: http.client.HTTPResponse) -> bytes:
         """What separates the pictures. Raises SourceError for an answer that is not MJPEG."""
         if answer.status != http.client.OK:
-            hint = {401: "; check user and password (Basic is what is offered)", 404: "; check the path"}
+            hint = {401: "; check user and password, or token (of logins Basic is offered)", 404: "; check the path"}
             raise SourceError(
                 f"{self.uri} cannot be opened: the camera answers {answer.status} {answer.reason}"
                 f"{hint.get(answer.status, '')}"
@@ -134,6 +156,8 @@ class MjpegSource(Source):
 
 
 def _decoded(data: bytes) -> np.ndarray | None:
+    if missing_end(data):  # OpenCV would make up the rest
+        return None
     cv2 = load_cv2()
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

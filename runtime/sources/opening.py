@@ -62,7 +62,7 @@ def open_source(uri: str | PathLike[str], options: InputOptions | None = None) -
             )
         if scheme in _LIVE_SCHEMES:
             return altered(_LIVE_SCHEMES[scheme](text, options), options, flipped=scheme == "csi")
-        return altered(_open_recorded(text, scheme), options)
+        return altered(_open_recorded(text, scheme, options), options)
     except OSError as error:  # to ask whether a path exists may be forbidden, or its name too long to ask
         raise SourceError(f"{hide_password(text)} cannot be read: {error.strerror}") from error
 
@@ -87,26 +87,29 @@ _LIVE_SCHEMES: dict[str, Callable[[str, InputOptions], Source]] = {
 }
 
 
-def _open_recorded(text: str, scheme: str | None) -> Source:
+def _open_recorded(text: str, scheme: str | None, options: InputOptions) -> Source:
     if scheme is None:
-        return _open_path(text, text)
+        return _open_path(text, text, options)
     opener = _SCHEMES.get(scheme)
     if opener is None:  # the rest of the address is not repeated: it may hold a password
         raise SourceError(f"this version does not read {scheme}:// sources; it reads {SUPPORTED}")
-    return opener(text)
+    return opener(text, options)
 
 
-def _open_file_uri(uri: str) -> Source:
+def _open_file_uri(uri: str, options: InputOptions) -> Source:
     raw = uri[len("file://") :].removeprefix("localhost")
     # RFC 8089 has percent-encoding, but a path may also be typed as it is, with a % of its own.
     literal = Path(raw).exists() or NUMBERED.search(Path(raw).name)
-    return _open_path(uri, raw if literal else unquote(raw))
+    return _open_path(uri, raw if literal else unquote(raw), options)
 
 
-_SCHEMES: dict[str, Callable[[str], Source]] = {"file": _open_file_uri, "demo": open_demo}
+_SCHEMES: dict[str, Callable[[str, InputOptions], Source]] = {
+    "file": _open_file_uri,
+    "demo": lambda uri, _: open_demo(uri),
+}
 
 
-def _open_path(uri: str, text: str) -> Source:
+def _open_path(uri: str, text: str, options: InputOptions) -> Source:
     if not text:
         raise SourceError(f"no source was given; fcnedge reads {SUPPORTED}")
     path, folder = local_path(text), None
@@ -114,11 +117,12 @@ def _open_path(uri: str, text: str) -> Source:
         files, skipped = folder_pictures(path)
         folder = path
     elif path.exists():
+        _refuse_devices(path)
         if not _is_picture(path):
             return VideoFileSource(uri, path)
         files, skipped = [path], 0
     elif " ! " in text:  # before patterns: a pipeline may hold %d and brackets of its own
-        return open_user_pipeline(text)
+        return open_user_pipeline(text, options)
     elif NUMBERED.search(path.name):
         files, skipped = numbered_pictures(path), 0
     elif any(character in text for character in "*?["):
@@ -126,6 +130,14 @@ def _open_path(uri: str, text: str) -> Source:
     else:
         raise SourceError(f"{text} does not exist")
     return PictureSource(uri, files, skipped=skipped, folder=folder)
+
+
+def _refuse_devices(path: Path) -> None:
+    """A pipe would be waited for, and its beginning lost to the look at what it holds."""
+    if path.is_char_device():
+        raise SourceError(f"{path} is a device and no file; if it is a camera, write v4l2://{path}")
+    if not path.is_file():
+        raise SourceError(f"{path} is neither a file nor a folder; write what comes from a pipe into a file first")
 
 
 def _is_picture(path: Path) -> bool:

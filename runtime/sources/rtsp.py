@@ -23,8 +23,9 @@ pictures; and no second of film read on opening only to measure its frame rate (
 class RtspSource(CaptureSource):
     """Frames of an RTSP stream. Opened by the first iteration: a camera may be switched on after the robot.
 
-    options: timeout_s bounds opening and each read, latency_ms and codec are for GStreamer. Opening and reading return
-    within about timeout_s through FFmpeg, so `close` takes effect by then at the latest.
+    options: timeout_s bounds opening and each read; latency_ms and codec are for GStreamer, where a codec that RTSP has
+    not is refused at once. Opening and reading return within about timeout_s through FFmpeg, so `close` takes effect
+    by then at the latest.
     """
 
     def __init__(self, address: str, options: InputOptions) -> None:
@@ -36,6 +37,7 @@ class RtspSource(CaptureSource):
                 f"{hide_password(address)} needs an OpenCV with FFmpeg or GStreamer, and OpenCV "
                 f"{load_cv2().__version__} here has neither; install opencv-python, or use the system's OpenCV"
             )
+        self._pipeline = rtsp_pipeline(self._parts, options, jetson=on_jetson()) if self._gstreamer else ""
         if not self._gstreamer:
             # Once, and a user's own stands. OpenCV reads it whenever FFmpeg opens something; films play as before.
             os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_OPTIONS)
@@ -56,9 +58,8 @@ class RtspSource(CaptureSource):
             raise SourceError(f"{self.uri} cannot be opened: {unreachable}")
         cv2 = load_cv2()
         if self._gstreamer:
-            pipeline = rtsp_pipeline(self._parts, self._options, jetson=on_jetson())
-            check_pipeline(pipeline, self.uri, INSTALL_PLUGINS)
-            capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+            check_pipeline(self._pipeline, self.uri, INSTALL_PLUGINS)
+            capture = self._open_pipeline(self._pipeline, self.uri, self._options.timeout_s)
         else:
             milliseconds = max(1, round(self._options.timeout_s * 1000))
             wishes = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]

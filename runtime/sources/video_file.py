@@ -61,7 +61,10 @@ class VideoFileSource(Source):
     def _open(self) -> Any:
         capture = load_cv2().VideoCapture(str(self._path))
         if not capture.isOpened():
-            raise SourceError(f"{self._path} is neither a picture nor a video that OpenCV can open, or it is damaged")
+            raise SourceError(
+                f"{self._path} is neither a picture nor a video that OpenCV can open, or it is damaged, or in a codec "
+                "that OpenCV lacks; convert it to H.264 or copy it again"
+            )
         return capture
 
     def _judge_end(self, delivered: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -32,7 +33,10 @@ class WebcamSource(CaptureSource):
     def __init__(self, uri: str, device: str, options: InputOptions) -> None:
         super().__init__(uri, Path(device).name, fps=options.rate)
         self._device, self._options = device, options
-        self._capture = self._opened()
+        with contextlib.ExitStack() as refused:
+            refused.callback(self.close)
+            self._capture = self._opened()
+            refused.pop_all()
 
     def is_there(self) -> bool | None:
         """Whether the device exists; None on a system whose cameras are not files."""
@@ -43,9 +47,9 @@ class WebcamSource(CaptureSource):
         if self.is_there() is False:
             raise SourceError(f"there is no camera {self._device}{_cameras_here()}")
         if sys.platform.startswith("linux") and opencv_has("GStreamer"):
-            pipeline = v4l2_pipeline(self._device, self._options)
-            check_pipeline(pipeline, f"camera {self._device}", INSTALL_PLUGINS)
-            capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+            pipeline, shown = v4l2_pipeline(self._device, self._options), f"camera {self._device}"
+            check_pipeline(pipeline, shown, INSTALL_PLUGINS)
+            capture = self._open_pipeline(pipeline, shown, self._options.timeout_s)
         elif sys.platform.startswith("linux"):
             capture = self._ask(cv2.VideoCapture(self._device, cv2.CAP_V4L2))
         else:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UserError
+from ..look import Look
 from ..streams.result import StreamResult
 from ..streams.status import SourceStatus
 from .access import Access
 from .address import PageAddress, url_of
 from .board import Board
-from .pictures import Look
+from .pictures import PictureEncoder
 from .server import Limits, PageServer
 
 if TYPE_CHECKING:
@@ -61,16 +61,14 @@ class LivePage:
         alpha: float = 0.5,
         limits: Limits | None = None,
     ) -> None:
-        if not 0 <= alpha <= 1:
-            raise UserError(f"alpha is {alpha}; it must lie between 0 (frame only) and 1 (colour only).")
+        look = Look(np.array(palette, np.uint8), tuple(classes), alpha, frozenset(ignore))
         self.model = model
         self._board = Board()
         listener = PageAddress.parse(address).listen()
         try:
             host, port = listener.getsockname()[:2]
             access = Access(host, port, token)
-            look = Look(tuple(classes), np.array(palette, np.uint8), tuple(ignore), alpha)
-            server = PageServer(self._board, look, lambda: self.model, access, limits or Limits())
+            server = PageServer(self._board, PictureEncoder(look), lambda: self.model, access, limits or Limits())
         except BaseException:
             listener.close()
             raise

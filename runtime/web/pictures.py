@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..look import Look
 from ..opencv import load_cv2
 from ..overlay import blend, colorize
 from ..palette import full_palette
@@ -28,17 +29,13 @@ BOUNDARY = "frame"
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """How results look. palette: (n, 3) uint8 RGB; ignore: class ids left unpainted; alpha: opacity of the others.
+class PictureEncoder:
+    """look: colours, opacity and unpainted classes to begin with; a viewer may change the latter two for himself.
 
-    A viewer may change the latter two for himself. longest_side_px: larger pictures are shrunk to it, since encoding
-    and sending 4K to a phone helps nobody.
+    longest_side_px: larger pictures are shrunk to it, since encoding and sending 4K to a phone helps nobody.
     """
 
-    classes: tuple[str, ...]
-    palette: np.ndarray
-    ignore: tuple[int, ...] = (0,)
-    alpha: float = 0.5
+    look: Look
     longest_side_px: int = 1280
 
     def encoded(self, published: Published, kind: str) -> bytes:
@@ -57,7 +54,7 @@ class Look:
     def _jpeg(self, published: Published, kind: str) -> bytes:
         image, mask = published.result.frame.image, published.result.segmentation.mask
         if kind == "mask":
-            picture = colorize(self._shrunk_ids(mask), full_palette(self.palette))
+            picture = colorize(self._shrunk_ids(mask), full_palette(self.look.palette))
         elif kind == "raw":
             picture = self._shrunk(image)
         else:
@@ -72,7 +69,7 @@ class Look:
         if given is not None:
             return self._shrunk(given)
         image, mask = self._shrunk(published.result.frame.image), self._shrunk_ids(segmentation.mask)
-        return blend(image, mask, full_palette(self.palette), alpha=self.alpha, ignore=self.ignore)
+        return blend(image, mask, full_palette(self.look.palette), alpha=self.look.alpha, ignore=self.look.ignore)
 
     def _layers(self, published: Published) -> bytes:
         result = published.result

@@ -6,8 +6,9 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 
+from ..look import Look
 from .board import Board, BoardSource
-from .pictures import Look, hex_colours
+from .pictures import hex_colours
 
 
 @dataclass(frozen=True)

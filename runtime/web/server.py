@@ -27,7 +27,7 @@ from pathlib import Path
 from .access import Access
 from .board import Board, Published
 from .feed import Feed
-from .pictures import BOUNDARY, JPEG_KINDS, Look, multipart
+from .pictures import BOUNDARY, JPEG_KINDS, PictureEncoder, multipart
 from .report import status_json
 from .request import MAX_REQUEST_BYTES, Refusal, Request, read_request
 from .response import head, sentence
@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 
 _UNSENT_BYTES = 16384
 _LINGER_BYTES = 65536
+_LINGER_S = 2.0
 _STREAMS = {f"/stream/{kind}.mjpg": kind for kind in JPEG_KINDS} | {"/stream/layers": "layers"}
 _MJPEG = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
 
@@ -53,10 +54,12 @@ class Limits:
 
 
 class PageServer:
-    """Serves `board` in the look of `look`; `model` gives the words that name the model. Belongs to one event loop."""
+    """Serves `board`, by `pictures`; `model` gives the words that name the model. Belongs to one event loop."""
 
-    def __init__(self, board: Board, look: Look, model: Callable[[], str], access: Access, limits: Limits) -> None:
-        self._board, self._look, self._model = board, look, model
+    def __init__(
+        self, board: Board, pictures: PictureEncoder, model: Callable[[], str], access: Access, limits: Limits
+    ) -> None:
+        self._board, self._pictures, self._model = board, pictures, model
         self._access, self._limits = access, limits
         self._page, self._policy = _load_page()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="fcnedge-page-encoder")
@@ -130,7 +133,7 @@ class PageServer:
         if request.path == "/":
             kind, body, policy = "text/html; charset=utf-8", self._page, self._policy
         elif request.path == "/status.json":
-            work = (self._board, self._look, self._model(), self.viewers)
+            work = (self._board, self._pictures.look, self._model(), self.viewers)
             body = await self._loop.run_in_executor(self._encoder, status_json, *work)
             kind, policy = "application/json", ""
         elif request.path in _STREAMS:
@@ -208,7 +211,7 @@ class PageServer:
         return self._board.newest(sources[source]) if source < len(sources) else None
 
     def _encode(self, item: Published, kind: str) -> bytes:
-        data = self._look.encoded(item, kind)
+        data = self._pictures.encoded(item, kind)
         return data if kind == "layers" else multipart(data)
 
     def _wake(self) -> None:
@@ -248,12 +251,13 @@ async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     """Read a little of what a refused request still holds: closing on it would reset the connection too early."""
     writer.write_eof()
     with contextlib.suppress(asyncio.TimeoutError, OSError):
-        left = _LINGER_BYTES
-        while left > 0:
-            data = await asyncio.wait_for(reader.read(4096), 1.0)
-            if not data:
-                return
-            left -= len(data)
+        await asyncio.wait_for(_read_rest(reader), _LINGER_S)  # however slowly it drips: there are better visitors
+
+
+async def _read_rest(reader: asyncio.StreamReader) -> None:
+    left = _LINGER_BYTES
+    while left > 0 and (data := await reader.read(4096)):
+        left -= len(data)
 
 
 def _load_page() -> tuple[bytes, str]:

@@ -10,9 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnedge.runtime import UserError
-from fcnedge.runtime.ros2.parameters import Look, NodeParameters, class_ids, read_alpha, read_class_words
+from fcnedge.runtime.palette import voc_palette
+from fcnedge.runtime.ros2.parameters import (
+    NodeParameters,
+    changed_look,
+    class_ids,
+    first_look,
+    read_alpha,
+    read_class_words,
+)
 
 CLASSES = ("background", "cat", "dog", "7")
+PALETTE = voc_palette(4)
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(NodeParameters)}
 ANYTHING = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.binary(max_size=4)
@@ -22,7 +31,8 @@ ANYTHING = (
 
 def test_defaults_are_in_order() -> None:
     assert NodeParameters.read(DEFAULTS) == NodeParameters()
-    assert Look.of(NodeParameters(), CLASSES) == Look(0.5, (0,))
+    look = first_look(NodeParameters(), PALETTE, CLASSES)
+    assert (look.alpha, look.ignore, look.legend) == (0.5, {0}, False)
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.0, 0.25, 1.0])
@@ -45,14 +55,14 @@ def test_other_alphas_are_refused(value) -> None:
         ([], ()),
         ("cat", (1,)),
         (2, (2,)),
-        (["dog", "cat", "dog"], (2, 1)),
+        (["dog", "cat", "dog"], (1, 2)),
         (("0", "3"), (0, 3)),
         ([1, 2], (1, 2)),
         (["7"], (3,)),  # a class of that name comes before an id
     ],
 )
 def test_classes_are_named_or_numbered(value, ids) -> None:
-    assert class_ids(read_class_words(value), CLASSES) == ids
+    assert class_ids(read_class_words(value), CLASSES) == set(ids)
 
 
 @pytest.mark.parametrize("word", ["Cat", "4", 4, -1, "-1", "²", "99999999999", " 1"])
@@ -76,20 +86,22 @@ def test_text_must_be_text(name, value) -> None:
 
 @given(st.sampled_from(sorted(DEFAULTS)), ANYTHING)
 def test_any_value_is_taken_or_refused_in_one_sentence(name: str, value: Any) -> None:
-    refusal, look = None, Look(0.5, ())
+    refusal, look = None, first_look(NodeParameters(), PALETTE, CLASSES)
     try:
-        look = Look.of(NodeParameters.read({**DEFAULTS, name: value}), CLASSES)
+        look = first_look(NodeParameters.read({**DEFAULTS, name: value}), PALETTE, CLASSES)
     except UserError as error:
         refusal = str(error)
     assert refusal is None or (refusal.startswith(f"the parameter {name} ") and "\n" not in refusal)
     assert 0 <= look.alpha <= 1
-    assert set(look.ignored) <= set(range(4))
+    assert look.ignore <= set(range(4))
 
 
 def test_look_changes_as_a_whole_or_not_at_all() -> None:
-    look = Look(0.5, (0,))
-    assert look.changed({"alpha": 1, "use_sim_time": True}, CLASSES) == Look(1.0, (0,))
-    assert look.changed({"ignore_classes": ["cat"]}, CLASSES) == Look(0.5, (1,))
+    look = first_look(NodeParameters(), PALETTE, CLASSES)
+    opaque = changed_look(look, {"alpha": 1, "use_sim_time": True})
+    assert (opaque.alpha, opaque.ignore) == (1.0, {0})
+    catless = changed_look(look, {"ignore_classes": ["cat"]})
+    assert (catless.alpha, catless.ignore, catless.legend) == (0.5, {1}, False)
     with pytest.raises(UserError):
-        look.changed({"alpha": 0.1, "ignore_classes": ["bird"]}, CLASSES)
-    assert look == Look(0.5, (0,))
+        changed_look(look, {"alpha": 0.1, "ignore_classes": ["bird"]})
+    assert (look.alpha, look.ignore) == (0.5, {0})

@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 WATCHDOG_S = 30.0
 
 PROGRAM = """
-import sys, threading
+import os, signal, sys, threading
 import numpy as np
 from fcnedge.runtime import Frame, Segmentation, StreamResult, UserError, open_sink
 from fcnedge.runtime.sinks import SinkClosed
@@ -49,6 +49,22 @@ if sys.argv[1] == "two":
     for thread in threads: thread.join()
 elif sys.argv[1] == "one":
     show("red", (0, 0, 255))
+elif sys.argv[1] == "frozen":
+    sink = open_sink("display://", title="red")
+    sink.take(*result((0, 0, 255)))
+    os.kill(sink._window.pid, signal.SIGSTOP)
+    def take():
+        try:
+            sink.take(*result((0, 0, 255)))
+        except UserError as error:
+            print(error, flush=True)
+    thread = threading.Thread(target=take)
+    thread.start()
+    while sink._taking.acquire(blocking=False):
+        sink._taking.release()
+    sink.close()
+    thread.join()
+    print("closed", sink.written, flush=True)
 else:
     with open_sink("display://", source=Picture) as sink:
         sink.take(*result((0, 255, 0)))
@@ -167,6 +183,13 @@ def test_window_of_a_run_that_fails_is_closed_at_once(screen, start):
     output, errors = process.communicate(timeout=WATCHDOG_S)
     assert output == "shows cat.jpg\n"
     assert errors.splitlines()[-1] == "ZeroDivisionError"
+
+
+def test_window_that_has_frozen_in_mid_picture_is_closed_all_the_same(screen, start):
+    process = start(screen.display, "frozen")
+    output, errors = process.communicate(timeout=WATCHDOG_S)
+    lost = "the window of display:// was lost; is the display still there?"
+    assert (process.returncode, output.splitlines(), errors) == (0, [lost, "closed 1"], "")
 
 
 def test_window_ends_with_a_program_that_is_killed(screen, start):

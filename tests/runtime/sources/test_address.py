@@ -74,4 +74,5 @@ def test_reasons_for_no_connection():
         port = server.getsockname()[1]
         assert why_no_connection("127.0.0.1", port, 5) is None
     assert why_no_connection("127.0.0.1", port, 5) == f"nothing listens on port {port} of 127.0.0.1"
-    assert why_no_connection("no-such-host.invalid", 554, 5) == "the name no-such-host.invalid is not known"
+    for name in ("no-such-host.invalid", "a..b", "x" * 70):
+        assert why_no_connection(name, 554, 5) == f"the name {name} is not known"

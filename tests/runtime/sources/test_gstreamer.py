@@ -168,21 +168,73 @@ WRONG = {
 }
 
 
+SILENT_PROGRAM = """
+import os, sys, threading
+from fcnedge.runtime import SourceError
+from fcnedge.runtime.sources import InputOptions, open_source
+from fcnedge.runtime.sources.opencv_build import opencv_has
+if not opencv_has("GStreamer"):
+    sys.exit(77)
+
+def pipeline():
+    reading, writing = os.pipe()
+    return f"fdsrc fd={reading} ! rawvideoparse width=8 height=6 format=bgr framerate=30/1", writing
+
+uri, writing = pipeline()
+with open_source(uri, InputOptions(timeout_s=0.2)) as source:
+    for attempt in range(3):
+        try:
+            next(iter(source))
+        except SourceError as error:
+            assert str(error) == f"{uri} has sent nothing for 0.2 seconds", error
+    assert threading.active_count() <= 2, "each attempt waits for the first one's call"
+    os.write(writing, bytes([9]) * (8 * 6 * 3 * 4))
+    frame = None
+    while frame is None:
+        try:
+            frame = next(iter(source))
+        except SourceError:
+            pass
+assert frame.image.shape == (6, 8, 3) and (frame.image == 9).all()
+
+source, frames = open_source(pipeline()[0], InputOptions(timeout_s=3000)), []
+reading = threading.Thread(target=lambda: frames.extend(source))
+reading.start()
+while source._opening is None:
+    pass
+source.close()
+reading.join()
+assert frames == []
+print("ended")
+"""
+
+
 def test_pipelines_run_in_an_opencv_that_has_gstreamer(tmp_path):
-    """The system's OpenCV, Debian's or JetPack's, in the system's Python."""
     import cv2
     import numpy as np
 
-    python = shutil.which("/usr/bin/python3")
-    if python is None or subprocess.run([python, "-c", "import cv2"], capture_output=True, check=False).returncode:
-        pytest.skip("no OpenCV with GStreamer: apt-get install python3-opencv gstreamer1.0-plugins-base")
     writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
     for _ in range(12):
         writer.write(np.zeros((48, 64, 3), np.uint8))
     writer.release()
+    assert run_by_the_system(SYSTEM_PROGRAM, str(tmp_path / "a.avi"), *WRONG) == [
+        f"GStreamer cannot run {pipeline}{reason}; try it with gst-launch-1.0 first."
+        for pipeline, reason in WRONG.items()
+    ]
+
+
+def test_silent_pipeline_is_given_up_in_time_closed_at_once_and_live_when_it_speaks():
+    assert run_by_the_system(SILENT_PROGRAM) == ["ended"]
+
+
+def run_by_the_system(program, *words):
+    """What the program prints in the system's Python, with the system's OpenCV, Debian's or JetPack's."""
+    python = shutil.which("/usr/bin/python3")
+    if python is None or subprocess.run([python, "-c", "import cv2"], capture_output=True, check=False).returncode:
+        pytest.skip("no OpenCV with GStreamer: apt-get install python3-opencv gstreamer1.0-plugins-base")
     root = Path(__file__).resolve().parents[3]
     ran = subprocess.run(
-        [python, "-c", SYSTEM_PROGRAM, str(tmp_path / "a.avi"), *WRONG],
+        [python, "-c", program, *words],
         env={**os.environ, "PYTHONPATH": str(root / ".typing"), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
@@ -192,7 +244,4 @@ def test_pipelines_run_in_an_opencv_that_has_gstreamer(tmp_path):
     if ran.returncode == 77 or "requires a different Python" in ran.stderr:
         pytest.skip("the system's OpenCV was built without GStreamer")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines() == [
-        f"GStreamer cannot run {pipeline}{reason}; try it with gst-launch-1.0 first."
-        for pipeline, reason in WRONG.items()
-    ]
+    return ran.stdout.splitlines()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fcnedge.runtime import SourceError
 from fcnedge.runtime.sources import InputOptions, open_source
-from fcnedge.runtime.sources.mjpeg import read_parts
+from fcnedge.runtime.sources.mjpeg import MOST_DAMAGED, read_parts
 
 
 def jpeg(size, value):
@@ -100,6 +100,29 @@ def test_damaged_picture_is_passed_over(camera):
     assert [round(float(frame.image.mean())) for frame in frames] == [1, 200]
 
 
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
+def test_picture_that_lacks_its_end_is_passed_over_and_said_once(camera, caplog, length, share):
+    noise = cv2.imencode(".jpg", np.random.default_rng(4).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
+    half = part(noise[: int(len(noise) * share)], length=length)
+    camera.body = half + part(jpeg((8, 8), 1), length=length) + half + half + part(jpeg((8, 8), 200), length=length)
+    camera.body += b"--b--\r\n"
+    source = open_source(camera.url())
+    assert [round(float(frame.image.mean())) for frame in until_lost(source)] == [1, 200]
+    assert [record.message for record in caplog.records] == [
+        f"{source.uri} sent a picture that is damaged or lacks its end; it is passed over"
+    ]
+
+
+def test_camera_that_sends_nothing_whole_is_lost_with_that_reason(camera):
+    half = part(jpeg((8, 8), 1)[:-9])
+    camera.body = half * (MOST_DAMAGED - 1) + part(jpeg((8, 8), 90)) + half * MOST_DAMAGED
+    frames = iter(open_source(camera.url()))
+    assert round(float(next(frames).image.mean())) == 90
+    with pytest.raises(SourceError, match=rf"sends damaged pictures, {MOST_DAMAGED} in a row; look at the camera"):
+        next(frames)
+
+
 def test_login_and_query_are_sent_and_not_shown(camera):
     camera.body = part(jpeg((8, 8), 1))
     source = open_source(camera.url("me:p%40ss@", "/cgi?a=1&token=t0ken"))
@@ -109,6 +132,18 @@ def test_login_and_query_are_sent_and_not_shown(camera):
     assert headers["Authorization"] == "Basic bWU6cEBzcw=="  # me:p@ss
     assert "p%40ss" not in repr(source)
     assert "t0ken" not in source.uri
+
+
+def test_letters_that_are_not_ascii_are_sent_as_utf8_in_percents(camera):
+    camera.body = part(jpeg((8, 8), 1))
+    next(iter(open_source(camera.url(path="/vidéo%20?q=ü#top"))))
+    assert camera.requests[0][0] == "/vid%C3%A9o%20?q=%C3%BC"
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_name_that_no_host_can_have_is_not_known(host):
+    with pytest.raises(SourceError, match=f"cannot be opened: the name {host} is not known"):
+        next(iter(open_source(f"http://{host}/video")))
 
 
 @pytest.mark.parametrize(

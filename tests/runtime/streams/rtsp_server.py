@@ -16,15 +16,24 @@ CLIP = (
     "! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! rtph264pay name=pay0 config-interval=1 )"
 )
 
-Gst.init(None)
-server = GstRtspServer.RTSPServer.new()
-server.set_address("127.0.0.1")
-server.set_service(sys.argv[1])
-factory = GstRtspServer.RTSPMediaFactory.new()
-factory.set_launch(CLIP)
-factory.set_shared(True)
-if len(sys.argv) > 2:
-    user, _, password = sys.argv[2].partition(":")
+
+def serve(factory, path, port="0", login=None):
+    """Serve what the factory makes, for good, to whoever knows user:password where there is a login."""
+    server = GstRtspServer.RTSPServer.new()
+    server.set_address("127.0.0.1")
+    server.set_service(port)
+    if login is not None:
+        ask_for(login, server, factory)
+    server.get_mount_points().add_factory(path, factory)
+    if not server.attach(None):
+        sys.exit(f"port {port} is taken")
+    sys.stdout.write(f"ready {server.get_bound_port()}\n")
+    sys.stdout.flush()
+    GLib.MainLoop().run()
+
+
+def ask_for(login, server, factory):
+    user, _, password = login.partition(":")
     auth = GstRtspServer.RTSPAuth.new()
     token = GstRtspServer.RTSPToken.new()
     token.set_string("media.factory.role", "user")
@@ -34,9 +43,11 @@ if len(sys.argv) > 2:
     permissions.add_permission_for_role("user", "media.factory.access", True)
     permissions.add_permission_for_role("user", "media.factory.construct", True)
     factory.set_permissions(permissions)
-server.get_mount_points().add_factory("/clip", factory)
-if not server.attach(None):
-    sys.exit(f"port {sys.argv[1]} is taken")
-sys.stdout.write(f"ready {server.get_bound_port()}\n")
-sys.stdout.flush()
-GLib.MainLoop().run()
+
+
+if __name__ == "__main__":
+    Gst.init(None)
+    clip = GstRtspServer.RTSPMediaFactory.new()
+    clip.set_launch(CLIP)
+    clip.set_shared(True)
+    serve(clip, "/clip", *sys.argv[1:])

@@ -38,16 +38,6 @@ if not hasattr(chromium_module, "Chromium"):
     SPEC.loader.exec_module(chromium_module)
 
 
-def until(happened: Callable[[], Any], what: str) -> Any:
-    """What `happened()` gives once it is true."""
-    give_up = time.monotonic() + WATCHDOG_S
-    while time.monotonic() < give_up:
-        value = happened()
-        if value:
-            return value
-    raise AssertionError(f"never came true: {what}")
-
-
 def make_result(
     sequence: int = 0,
     *,
@@ -86,7 +76,7 @@ def noise() -> Callable[[int], StreamResult]:
 
 @pytest.fixture
 def wait_until() -> Callable[[Callable[[], Any], str], Any]:
-    return until
+    return chromium_module.until
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from fcnedge.runtime.look import Look
 from fcnedge.runtime.palette import voc_palette
 from fcnedge.runtime.web.board import Published
-from fcnedge.runtime.web.pictures import KINDS, Look, hex_colours, multipart
+from fcnedge.runtime.web.pictures import KINDS, PictureEncoder, hex_colours, multipart
 
 PALETTE = voc_palette(3)
-LOOK = Look(("background", "road", "person"), PALETTE, alpha=0.25)
+ENCODER = PictureEncoder(Look(PALETTE, ("background", "road", "person"), alpha=0.25))
 GREY = 40
 # Quality 80 quantises the DC of luminance in steps of 6 and of chrominance in steps of 7 (ITU T.81, annex K, scaled by
 # 0.4), an eighth of that per pixel, times 1.8 at most from chrominance to blue: 1 unit each after rounding.
@@ -51,13 +52,13 @@ def test_each_kind_shows_what_its_name_says(published):
         "overlay": [tint[1], [GREY] * 3, tint[2]],
     }
     for kind, values in expected.items():
-        picture = decoded(LOOK.encoded(published, kind))
+        picture = decoded(ENCODER.encoded(published, kind))
         assert picture.shape == (96, 128, 3)
         assert np.abs(middles(picture) - np.array(values)).max() <= JPEG_ERROR, kind
 
 
 def test_layers_hold_the_very_ids_and_the_picture_of_one_frame(published):
-    words, picture, ids = record(LOOK.encoded(published, "layers"))
+    words, picture, ids = record(ENCODER.encoded(published, "layers"))
     assert (ids == published.result.segmentation.mask).all()
     assert np.abs(picture.astype(int) - GREY).max() <= JPEG_ERROR
     assert (words["number"], words["sequence"], words["age_ms"]) == (5, 0, 30.0)
@@ -65,18 +66,18 @@ def test_layers_hold_the_very_ids_and_the_picture_of_one_frame(published):
 
 def test_overlay_that_is_given_is_shown(published, result):
     given = np.full((96, 128, 3), 200, np.uint8)
-    picture = decoded(LOOK.encoded(Published(1, published.result, given), "overlay"))
+    picture = decoded(ENCODER.encoded(Published(1, published.result, given), "overlay"))
     assert np.abs(picture.astype(int) - 200).max() <= JPEG_ERROR
 
 
 def test_larger_pictures_are_shrunk_and_keep_their_ids(result):
-    look = Look(LOOK.classes, PALETTE, longest_side_px=64)
+    small = PictureEncoder(ENCODER.look, longest_side_px=64)
     large = Published(1, result(size=(96, 128)), None)
-    words, picture, ids = record(look.encoded(large, "layers"))
+    words, picture, ids = record(small.encoded(large, "layers"))
     assert (words["height"], words["width"]) == (48, 64) == ids.shape == picture.shape[:2]
     assert (ids == large.result.segmentation.mask[::2, ::2]).all()
-    assert decoded(look.encoded(large, "overlay")).shape == (48, 64, 3)
-    assert decoded(look.encoded(large, "mask")).shape == (48, 64, 3)
+    assert decoded(small.encoded(large, "overlay")).shape == (48, 64, 3)
+    assert decoded(small.encoded(large, "mask")).shape == (48, 64, 3)
 
 
 def test_class_past_the_palette_and_void_are_shown(result):
@@ -84,7 +85,7 @@ def test_class_past_the_palette_and_void_are_shown(result):
     odd.segmentation.mask[:] = 200
     odd.segmentation.mask[0] = 255
     for kind in KINDS:
-        assert LOOK.encoded(Published(1, odd, None), kind)
+        assert ENCODER.encoded(Published(1, odd, None), kind)
 
 
 def test_picture_is_encoded_once_for_all_streams(monkeypatch, published):
@@ -92,7 +93,7 @@ def test_picture_is_encoded_once_for_all_streams(monkeypatch, published):
     monkeypatch.setattr(cv2, "imencode", lambda *args: calls.append(args[0]) or encode(*args))
     for _ in range(3):
         for kind in ("raw", "layers"):
-            LOOK.encoded(published, kind)
+            ENCODER.encoded(published, kind)
     assert calls == [".jpg"]
 
 

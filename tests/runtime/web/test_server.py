@@ -6,12 +6,14 @@ import os
 import re
 import socket
 import threading
+import time
 import zlib
 
 import cv2
 import numpy as np
 import pytest
 
+from fcnedge.runtime.web import server as server_module
 from fcnedge.runtime.web.pictures import JPEG_KINDS
 from fcnedge.runtime.web.server import Limits
 
@@ -278,6 +280,20 @@ def test_flood_is_cut_without_a_word(open_page, connect):
     late = connect(page)
     with pytest.raises((EOFError, OSError)):
         late.get("/")
+
+
+def test_refused_visitor_who_drips_on_does_not_keep_his_place(monkeypatch, page, connect):
+    monkeypatch.setattr(server_module, "_LINGER_S", 0.1)
+    client = connect(page)
+    client.send(b"nonsense\r\n\r\n")
+
+    def drip():
+        for _ in range(1_000):
+            client.send(b"x")
+            time.sleep(0.02)
+
+    with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):
+        drip()
 
 
 # Leaving
