@@ -78,6 +78,12 @@ class RunOptions:
     input_latency: int = option("milliseconds to wait for late RTSP packets (GStreamer)", 10)
     stall_timeout: float = option("seconds after which a silent camera counts as stalled or lost", 5.0)
     token: str | None = option("what a viewer of the live page must know; needed on every address but loopback's", None)
+    ray: str | None = option(
+        "mask recordings by the thousand, into a folder or s3:// and the like, with one model per core or GPU of a Ray "
+        "cluster: its address, or local; sources may be @FILE, a list of them; started again it goes on with the rest",
+        None,
+        metavar="ADDRESS",
+    )
     json: Path | None = option("write the result as JSON", None, metavar="FILE")
 
     @property
