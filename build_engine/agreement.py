@@ -106,7 +106,10 @@ def _head_offset(model: Any, deconvolution: Any) -> tuple[float, float]:
 
 
 def compare(backend: Backend, head: BilinearHead | None, references: list[Path]) -> Agreement:
-    """Run every reference picture through `backend` (and `head`, None for a labels graph) and compare."""
+    """Run every reference picture through `backend` (and `head`, None for a labels graph) and compare.
+
+    Raises UserError where no pixel's margin counts: labels that nothing decides would prove nothing.
+    """
     score_diff, score_range, unequal, compared = 0.0, 0.0, 0, 0
     for path in references:
         reference = _read(path)
@@ -124,12 +127,17 @@ def compare(backend: Backend, head: BilinearHead | None, references: list[Path])
         counted = reference.margin > MIN_MARGIN * reference.score_range
         compared += int(counted.sum())
         unequal += int((labels[counted] != reference.labels[counted]).sum())
+    if not compared:
+        raise UserError(
+            f"no class leads on any pixel of the {len(references)} pictures, so there is nothing to compare; "
+            "check the model's weights, or verify on other pictures."
+        )
     return Agreement(
         pictures=len(references),
         max_abs_score_diff=score_diff,
         score_range=score_range,
-        relative_score_diff=_share(score_diff, score_range),
-        labels_equal=1.0 - unequal / compared if compared else 1.0,
+        relative_score_diff=score_diff / score_range,
+        labels_equal=1.0 - unequal / compared,
         pixels_compared=compared,
         pixels_unequal=unequal,
     )
@@ -150,12 +158,6 @@ def _seen_by(head: BilinearHead, reference: Reference, points: tuple[int, ...]) 
         for whole, own in zip(reference.offset, head.geometry.offset, strict=True)
     )
     return reference.scores[:, top : top + points[0], left : left + points[1]]
-
-
-def _share(difference: float, score_range: float) -> float:
-    if difference > 0 and not score_range:
-        return float("inf")
-    return difference / (score_range or 1.0)
 
 
 def _read(path: Path) -> Reference:

@@ -106,7 +106,9 @@ def _check_locations(path: Path) -> None:
     try:
         locations = external_locations(path)
     except ValueError as error:
-        raise UserError(f"{path} is no ONNX file ({error}); check the path.") from error
+        raise UserError(
+            f"{path} is no ONNX file, or a truncated one ({error}); check the path, or copy it again."
+        ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path.") from error
     for location in sorted(locations):
@@ -161,7 +163,8 @@ def _layout(path: Path, image: ir.Value, flag: str | None) -> tuple[str, tuple[i
     if layout is None and (possible or free):
         raise UserError(f"{path} reads {image.shape}, which does not tell the colours' axis; settle it with --layout.")
     if layout not in possible | free:
-        raise UserError(f"{path} reads {image.shape}, not three colours{f' as {layout}' if flag else ''}.")
+        wanted = f" as {layout}; check --layout" if flag else "; export a model of colour pictures"
+        raise UserError(f"{path} reads {image.shape}, not three colours{wanted}.")
     rows, columns = sides[2:] if layout == "nchw" else sides[1:3]
     size = (rows, columns) if isinstance(rows, int) and isinstance(columns, int) else None
     return str(layout), size

@@ -110,11 +110,19 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path, value):
         compare(Answers(scores), HEAD, [write_reference(tmp_path)])
 
 
-def test_scores_that_differ_where_keras_gives_a_constant_do_not_hold(tmp_path):
+@pytest.mark.parametrize("head", [HEAD, None], ids=["scores", "labels"])
+def test_pictures_on_which_no_class_leads_prove_nothing(tmp_path, head):
     flat = np.zeros_like(SCORES)
     constant = {"scores": flat, "margin": np.zeros(SIZE, np.float32), "score_range": np.float32(0)}
-    assert compare(Answers(flat), HEAD, [write_reference(tmp_path, **constant)]).holds
-    assert not compare(Answers(flat + 1), HEAD, [write_reference(tmp_path, **constant)]).holds
+    answer = flat if head else np.zeros(SIZE, np.uint8)
+    with pytest.raises(UserError, match="nothing to compare; check the model's weights"):
+        compare(Answers(answer), head, [write_reference(tmp_path, **constant)])
+
+
+def test_picture_on_which_no_class_leads_is_carried_by_another(tmp_path):
+    references = [write_reference(tmp_path), write_reference(tmp_path, margin=np.zeros(SIZE, np.float32))]
+    agreement = compare(Answers(SCORES, SCORES), HEAD, references)
+    assert (agreement.holds, agreement.pixels_compared) == (True, 16 * 24)
 
 
 @pytest.mark.parametrize("with_scores", [True, False], ids=["learned_tail", "no_deconvolution"])
