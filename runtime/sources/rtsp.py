@@ -9,6 +9,7 @@ from fcnedge.runtime.errors import SourceError
 from fcnedge.runtime.opencv import load_cv2
 
 from .address import hide_password, host_and_port, split_address, why_no_connection
+from .bounded_capture import BoundedCapture
 from .capture import CaptureSource
 from .gstreamer import rtsp_pipeline
 from .gstreamer_parser import INSTALL_PLUGINS, check_pipeline
@@ -24,8 +25,8 @@ class RtspSource(CaptureSource):
     """Frames of an RTSP stream. Opened by the first iteration: a camera may be switched on after the robot.
 
     options: timeout_s bounds opening and each read; latency_ms and codec are for GStreamer, where a codec that RTSP has
-    not is refused at once. Opening and reading return within about timeout_s through FFmpeg, so `close` takes effect
-    by then at the latest.
+    not is refused at once. Opening and reading return within about timeout_s, so `close` takes effect by then at the
+    latest; a read through GStreamer that does not is left to a thread of its own.
     """
 
     def __init__(self, address: str, options: InputOptions) -> None:
@@ -72,7 +73,7 @@ class RtspSource(CaptureSource):
                 f"{self.uri} cannot be opened: something listens there but gives no film within "
                 f"{self._options.timeout_s:g} seconds; check path, user, password and codec"
             )
-        return capture
+        return BoundedCapture(capture, self._options.timeout_s, self.uri) if self._gstreamer else capture
 
     def _why_it_ended(self) -> str:
         return f"{self.uri} ended, or sent nothing for {self._options.timeout_s:g} seconds"

@@ -4,6 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from ..streams.conftest import rtsp_server_installed
+
+__all__ = ["clip", "photo", "rtsp_server_installed", "write_clip"]
+
 
 @pytest.fixture
 def photo():

@@ -22,6 +22,7 @@ from fcnedge.runtime.sources.gstreamer import (
     v4l2_pipeline,
 )
 
+RTSP_SERVER = Path(__file__).parents[1] / "streams" / "rtsp_server.py"
 BGR = "videoconvert ! video/x-raw, format=(string)BGR"
 LIVE = f"{BGR} ! appsink drop=true max-buffers=1 sync=false"
 
@@ -225,6 +226,57 @@ def test_pipelines_run_in_an_opencv_that_has_gstreamer(tmp_path):
 
 def test_silent_pipeline_is_given_up_in_time_closed_at_once_and_live_when_it_speaks():
     assert run_by_the_system(SILENT_PROGRAM) == ["ended"]
+
+
+FROZEN_PROGRAM = """
+import os, signal, subprocess, sys, threading, time
+from fcnedge.runtime.sources import InputOptions, rtsp
+from fcnedge.runtime.sources.opencv_build import opencv_has
+from fcnedge.runtime import SourceError
+if not opencv_has("GStreamer"):
+    sys.exit(77)
+rtsp.opencv_has = lambda name: name == "GStreamer"  # as on a Jetson, with whatever decoder is here
+
+def started(port):
+    server = subprocess.Popen(["/usr/bin/python3", sys.argv[1], str(port)], stdout=subprocess.PIPE, text=True)
+    return server, int(server.stdout.readline().split()[1])
+
+def live(source):
+    while True:
+        try:
+            frames = iter(source)
+            return next(frames), frames
+        except SourceError:
+            time.sleep(0.1)
+
+server, port = started(0)
+with rtsp.RtspSource(f"rtsp://127.0.0.1:{port}/clip", InputOptions(timeout_s=2)) as source:
+    _, frames = live(source)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        for frame in frames:
+            pass
+    except SourceError as error:
+        print(error)
+    left = [each.name for each in threading.enumerate() if "reading" in each.name]
+    server.kill()
+    server.wait()
+    server, port = started(port)
+    frame, frames = live(source)
+    assert frame.image.ndim == 3
+    frames.close()
+server.kill()
+while any("reading" in each.name for each in threading.enumerate()):
+    time.sleep(0.1)  # the read that was left has returned, its server being gone
+print(len(left), "reading while the server was frozen")
+print(port)
+"""
+
+
+def test_frozen_rtsp_server_is_given_up_through_gstreamer_too(rtsp_server_installed):
+    lost, left, port = run_by_the_system(FROZEN_PROGRAM, str(RTSP_SERVER))
+    assert lost == f"rtsp://127.0.0.1:{port}/clip ended, or sent nothing for 2 seconds"
+    assert left == "1 reading while the server was frozen"
 
 
 def run_by_the_system(program, *words):
