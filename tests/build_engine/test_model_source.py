@@ -128,6 +128,14 @@ def test_unknown_model_is_refused_with_the_known_ones(name):
     assert all(arch in str(caught.value) for arch in ARCHITECTURES)
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_file_of_another_kind_is_refused_with_the_endings_that_are_read(kind, tmp_path):
+    path = tmp_path / "model.pt"
+    path.mkdir() if kind == "folder" else path.write_bytes(b"x")
+    with pytest.raises(UserError, match=rf"^{path} is not a model file; those end in \.mat, .*SavedModel\.$"):
+        resolve_source(str(path))
+
+
 def test_class_list_that_disagrees_with_the_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"scores 3 classes, --classes names 2; they must agree\.$"):
         resolve_source("fcn8s-lite0", weights=write_weights(tmp_path), classes="a,b")
