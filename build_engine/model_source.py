@@ -191,8 +191,8 @@ def _check_architecture(arch: str, model: str) -> None:
         raise UserError(f"{model} holds weights without their layers; name their architecture, and it as --weights.")
     if arch not in ARCHITECTURES and os.path.exists(model) and kind_of(Path(model)) is None:  # noqa: PTH110
         raise UserError(
-            f"{model} is not a model file; those end in .mat, .caffemodel, .keras, .h5 or .onnx, or are the folder of a "
-            "SavedModel."
+            f"{model} is not a model file; those end in .mat, .caffemodel, .keras, .h5 or .onnx, or are the folder of "
+            "a SavedModel."
         )
     if arch not in ARCHITECTURES:
         known = ", ".join((*shipped_models(), *ARCHITECTURES))

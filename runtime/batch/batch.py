@@ -46,8 +46,7 @@ class BatchResult:
     """How a batch went. done: recordings masked by this run; kept: masked by an earlier one; frames, classes: of both.
 
     failed: sentences by URI, of those that could not be masked; passed_over: files in folders that are neither picture
-    nor film; classes: mean share of the
-    frames' pixels by name, 0..1.
+    nor film; classes: mean share of the frames' pixels by name, 0..1.
     """
 
     model: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,10 +19,9 @@ class FileStatistics:
     """One line of statistics.jsonl.
 
     file: its URI; size and modified_ns: of it, when it was read; masks: name of the PNG, or of the folder with one per
-    frame, None after an error; frames: masks written; classes: mean share of the
-    frames' pixels by class name, 0..1; seconds: from
-    opening it to its last mask; model: `model_name` of what masked it; warning: what went wrong without ending it;
-    error: why it was passed over.
+    frame, None where there is no frame; frames: masks written; classes: mean share of the frames' pixels by class name,
+    0..1; seconds: from opening it to its last mask; model: `model_name` of what masked it; warning: what went wrong
+    without ending it; error: why it was passed over, or ended early.
     """
 
     file: str
@@ -69,6 +67,6 @@ def parse_statistics(data: bytes | str) -> FileStatistics | None:
 
 
 def merge(out: Storage, entries: Mapping[str, FileStatistics]) -> None:
-    """Write all entries, in the order of their keys, as statistics.jsonl. Raises UserError."""
-    lines = [dataclasses.replace(entries[key]).line() for key in sorted(entries)]
+    """Write `entries`, by their keys and in their order, as statistics.jsonl. Raises UserError."""
+    lines = [entries[key].line() for key in sorted(entries)]
     out.write_atomically(MERGED, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))

@@ -17,6 +17,7 @@ from fcnedge.build_engine.model_source import (
     resolve_source,
     shipped_models,
 )
+from fcnedge.build_engine.models.fcn_head import bilinear_diagonal
 from fcnedge.build_engine.models.names import ARCHITECTURES
 from fcnedge.build_engine.models.weights_file import WeightsInfo, save_weights
 from fcnedge.runtime.errors import UserError
@@ -228,7 +229,10 @@ def test_training_may_start_from_weights_of_another_class_count(trained):
     assert model.output_shape[-1] == 5
     stored = safetensors.numpy.load_file(str(trained[1]))
     for variable in model.weights:
-        if variable.path.startswith(("score", "upsample")):
+        if variable.path.startswith("upsample"):
+            assert variable.path not in stored  # bilinear: kept by name
+            np.testing.assert_array_equal(variable.numpy(), bilinear_diagonal(variable.shape))
+        elif variable.path.startswith("score"):
             assert variable.shape != stored[variable.path].shape
         else:
             np.testing.assert_array_equal(variable.numpy(), stored[variable.path].astype(np.float32))
