@@ -103,7 +103,8 @@ def _check_reachable(address: str) -> None:
 def _nobody(address: str, error: Exception) -> UserError:
     reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
     return UserError(
-        f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, or use --ray local."
+        f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, set RAY_AUTH_MODE=token "
+        "where it wants its token, or use --ray local."
     )
 
 
