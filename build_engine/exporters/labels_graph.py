@@ -27,6 +27,9 @@ from fcnedge.runtime.manifest import HeadSpec
 from ..fusion.graph import add_initializer, shape_of
 
 LABELS_NAME, PROBABILITIES_NAME = "labels", "probabilities"
+_HEAD_NAMES = (
+    "head.scores", "head.kernel", "head.upsampled", "head.winner", "head.number", LABELS_NAME, PROBABILITIES_NAME,
+)  # fmt: skip
 SINGLE_FILE_BYTES = (1 << 31) - (16 << 20)
 """Weights beyond this lie in a `.data` file: a protobuf message, and so an ONNX file, ends at 2 GiB."""
 
@@ -99,6 +102,7 @@ def save_whole(model: ir.Model, path: Path, *, limit: int = SINGLE_FILE_BYTES) -
 
 def _upsampled(graph: ir.Graph, head: HeadSpec, size: tuple[int, int]) -> ir.Value:
     """The scores of `graph` at `size` (height, width), float32."""
+    _free_names(graph)
     scores = graph.outputs[0]
     shape = shape_of(scores)
     if shape is None or len(shape) != 4:
@@ -127,6 +131,19 @@ def _upsampled(graph: ir.Graph, head: HeadSpec, size: tuple[int, int]) -> ir.Val
         strides=(head.stride, head.stride),
         pads=(top, left, bottom, right),
     )
+
+
+def _free_names(graph: ir.Graph) -> None:
+    """Rename what the graph itself calls by a name of the head: a network may well have a layer `labels`."""
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    taken = {*(value.name for value in values), *(node.name for node in graph), *_HEAD_NAMES}
+    for named in (*values, *graph):
+        if named.name in _HEAD_NAMES:
+            free = f"{named.name}.network"
+            while free in taken:
+                free += "_"
+            taken.add(free)
+            named.name = free
 
 
 def _taps(grid: int, side: int, stride: int, offset: float) -> tuple[np.ndarray, tuple[int, int]]:

@@ -37,6 +37,7 @@ def plan_export(options: ExportOptions) -> tuple[Any, Callable[[Any, Callable[[s
         return TrtexecPlan(bundle, output, precision, versions, cache, timing, options.workspace), _say
     if options.output is None:
         raise UserError(f"export {options.kind} writes files; say where with -o.")
+    _check_outside(bundle, options.output)
     if options.kind == "onnx":
         floats = options.float_input
         onnx = OnnxPlan(bundle, options.output, precision, options.target, options.layout, floats)
@@ -61,6 +62,14 @@ def plan_export(options: ExportOptions) -> tuple[Any, Callable[[Any, Callable[[s
 def _say(plan: TrtexecPlan, start: Callable[[str], None]) -> ExportResult:
     """Trtexec's export is its result: lines to print."""
     return plan.result
+
+
+def _check_outside(bundle: Bundle, output: Path) -> None:
+    """Raise UserError for a place inside the bundle: --force would replace the graph that is exported."""
+    if output.resolve().is_relative_to(bundle.path.resolve()):
+        raise UserError(
+            f"{output} lies in the bundle {bundle.path}, which holds its own files only; choose another place for -o."
+        )
 
 
 def _check_target(bundle: Bundle, precision: str, target: str | None) -> None:

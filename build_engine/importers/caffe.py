@@ -21,7 +21,7 @@ from fcnedge.runtime.preprocessing import Preprocessing
 
 from . import layer_graph as graphs
 from .coordinates import aligned_crops
-from .origin import FileFacts, Origin
+from .origin import FileFacts, Origin, checked_count
 from .protobuf_wire import Message, WireError
 
 _LOG = logging.getLogger(__name__)
@@ -56,7 +56,8 @@ _V1 = _Fields(4, 5, 2, 3, 6, {"Convolution": 10, "Deconvolution": 10, "Pooling":
 def describe(origin: Origin) -> FileFacts:
     """What the file says about itself; its weights are not read. Raises UserError."""
     graph = _graph(origin)
-    return FileFacts(arch=f"caffe {graphs.stride_name(graph)}".strip(), class_count=graphs.class_count(graph))
+    classes = checked_count(origin.path, graphs.class_count(graph))
+    return FileFacts(arch=f"caffe {graphs.stride_name(graph)}".strip(), class_count=classes)
 
 
 def load(origin: Origin, size: tuple[int, int] | None) -> tuple[Any, Preprocessing]:
@@ -135,7 +136,7 @@ class _Settings:
 
     def pair(self, both: int, rows: int, columns: int, default: int) -> graphs.Pair:
         """(rows, columns) from a repeated field, or from one field each."""
-        if rows and self.params.has(rows):
+        if rows and self.params.has(rows, columns):
             return self.params.integer(rows, default), self.params.integer(columns, default)
         values = self.params.integers(both) or [default]
         if len(values) > 2:

@@ -25,9 +25,9 @@ from .keras_config import (
     refuse_code,
     refuse_unknown,
 )
-from .keras_file import KerasFile, read_keras_file
+from .keras_file import KerasFile, first_line, read_keras_file
 from .keras_scores import scores_model
-from .origin import FileFacts, Origin
+from .origin import FileFacts, Origin, checked_count
 
 _LOG = logging.getLogger(__name__)
 _PREPARES = ("Rescaling", "Normalization")
@@ -45,7 +45,8 @@ def describe(origin: Origin) -> FileFacts:
         raise UserError(f"{origin.path}: its description of the layers is damaged; save the model again.") from error
     height, width = input_shapes(file.config)[0][1:3]
     size = None if height is None or width is None else (height, width)
-    return FileFacts(f"keras {file.config['class_name'].lower()}", None, classes, size)
+    count = checked_count(origin.path, classes)
+    return FileFacts(f"keras {file.config['class_name'].lower()}", None, count, size)
 
 
 def load(origin: Origin, size: tuple[int, int] | None) -> tuple[Any, Preprocessing]:
@@ -116,9 +117,9 @@ def _built(file: KerasFile, size: tuple[int, int]) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Skipping")  # layers that would keep their random weights
             model.load_weights(path)
-    except (UserWarning, ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as error:
+    except Exception as error:  # Keras checks little: a damaged file ends in almost any exception
         raise UserError(
-            f"Keras {keras.__version__} cannot build {path} at {size[1]}x{size[0]} pixels: {_first_line(error)}"
+            f"Keras {keras.__version__} cannot build {path} at {size[1]}x{size[0]} pixels: {first_line(error)}"
         ) from error
     return model
 
@@ -130,7 +131,3 @@ def _tell_preprocessing(origin: Origin, *, prepares: bool) -> None:
     _LOG.info(
         "%s is given RGB pixels of 0..255, %s; --mean, --scale and --channel-order change that.", origin.path.name, own
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

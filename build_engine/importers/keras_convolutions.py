@@ -22,6 +22,8 @@ def build_convolution(step: Step, layer: Convolution) -> Any:
         layer = replace(layer, filters=_spread(layer.filters, layer.dilation), dilation=(1, 1))
     height, width, depth, out = layer.filters.shape
     groups = layer.groups or max(1, step.channels // depth)
+    if layer.groups is None and out % groups:  # no groups after all: say so of one
+        groups = 1
     if depth * groups != step.channels or out % groups:
         raise step.error(
             f"its filters {layer.filters.shape} take {depth * groups} channels in {groups} group(s), its input has "

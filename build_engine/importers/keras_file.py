@@ -8,7 +8,9 @@ on external links, external storage and virtual datasets.
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,11 @@ MAX_UNPACKED_SHARE = 10
 """What a file unpacks to may be this many times its own size, or `FREE_BYTES` if that is more."""
 FREE_BYTES = 64 << 20
 
+_DAMAGE = (
+    OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, KeyError, NotImplementedError,
+    ValueError, TypeError, MemoryError,
+)  # fmt: skip
+"""What zipfile and h5py raise for damaged bytes."""
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
 
@@ -40,8 +47,8 @@ def read_keras_file(path: Path) -> KerasFile:
         raise UserError(f"{path} is a folder without saved_model.pb, not a model file; check the path.")
     try:
         return _read_archive(path) if path.suffix.lower() == ".keras" else _read_hdf5(path)
-    except (OSError, zipfile.BadZipFile, RuntimeError, KeyError, NotImplementedError) as error:
-        raise UserError(f"{path} cannot be read ({error}); save the model again.") from error
+    except _DAMAGE as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); save the model again.") from error
 
 
 def _read_archive(path: Path) -> KerasFile:
@@ -80,6 +87,11 @@ def _read_hdf5(path: Path) -> KerasFile:
         version = file.attrs.get("keras_version", "")
     version = version.decode() if isinstance(version, bytes) else str(version)
     return KerasFile(path, _model_config(path, _json(path, text)), version)
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of a library says first, else its kind; at most 300 characters."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,15 +18,37 @@ from fcnedge.runtime.errors import UserError
 Pair = tuple[int, int]
 Sides = tuple[int, int, int, int]
 NO_SIDES: Sides = (0, 0, 0, 0)
+_LEAST = {"stride": 1, "dilation": 1, "kernel": 1, "groups": 1, "pads": 0, "crop": 0, "before": 0}
+_MOST = 1 << 20
+"""Settings of all kinds of layer, each a number or several: beyond these no network was ever trained."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: the names of what it reads and of what it writes. A layer may write what it reads (in place)."""
+    """One layer: the names of what it reads and of what it writes. A layer may write what it reads (in place).
+
+    Raises UserError for settings that no layer of its kind can have.
+    """
 
     name: str
     inputs: tuple[str, ...]
     output: str
+    least_inputs: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) < self.least_inputs:
+            raise UserError(
+                f"the layer {self.name} cannot be built: it reads {_listed(self.inputs)}, expected {self.least_inputs} "
+                "or more inputs; save the network again."
+            )
+        for setting, least in _LEAST.items():
+            given = getattr(self, setting, None)
+            numbers = given if isinstance(given, tuple) else () if given is None else (given,)
+            if any(not least <= number <= _MOST for number in numbers):
+                raise UserError(
+                    f"the layer {self.name} cannot be built: its {setting} is {given}, expected {least} to {_MOST}; "
+                    "save the network again."
+                )
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,8 @@ class Crop(Layer):
     at_most: where less than `before` is to be taken away, take that, as MatConvNet does; else that is an error.
     before: None for as many as lay the first input's pixels over the second's (coordinates.py finds them).
     """
+
+    least_inputs: ClassVar[int] = 2
 
     before: Pair | None = (0, 0)
     at_most: bool = False

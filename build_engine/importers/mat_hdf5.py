@@ -53,7 +53,7 @@ def _value(file: Any, node: Any, path: Path, depth: int) -> Any:
         return "".join(map(chr, node[()].reshape(-1).tolist()))
     if kind not in _NUMBERS:
         raise not_data(path, f"a value of class {kind or 'unknown'}")
-    return node[()].T
+    return np.asarray(node[()]).T
 
 
 def _struct(file: Any, group: Any, path: Path, depth: int) -> Any:

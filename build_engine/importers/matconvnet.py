@@ -10,6 +10,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.preprocessing import Preprocessing
 
@@ -17,7 +19,7 @@ from . import layer_graph as graphs
 from .mat_file import read_mat
 from .matconvnet_layers import READERS, Block, Shapes, Values, listed
 from .matconvnet_meta import class_names, mean_rgb
-from .origin import FileFacts, Origin
+from .origin import FileFacts, Origin, checked_count
 
 _LOG = logging.getLogger(__name__)
 _STRUCTURE, _WEIGHTS = ("layers", "meta", "net"), ("params",)
@@ -29,7 +31,7 @@ def describe(origin: Origin) -> FileFacts:
     """What the file says about itself; a file as published is read without its weights. Raises UserError."""
     net = _read_net(origin.path, weights=False)
     graph = _graph(origin, net, Shapes(net, lambda: _read_net(origin.path, weights=True)))
-    names, count = class_names(net.get("meta")), graphs.class_count(graph)
+    names, count = class_names(net.get("meta")), checked_count(origin.path, graphs.class_count(graph))
     if names is not None and len(names) != count:  # a fine-tuned network may still name the 1000 of ImageNet
         names = None
     return FileFacts(f"matconvnet {graphs.stride_name(graph)}".strip(), names, count)
@@ -78,23 +80,31 @@ def _graph(origin: Origin, net: dict[str, Any], parameters: Values) -> graphs.La
     """The layers of `net` in the order they run, connected."""
     layers = []
     for struct in net["layers"]:
-        kind = str(struct["type"]).rpartition(".")[2]
+        named = {key: _names(origin, struct, key) for key in ("name", "type", "inputs", "outputs", "params")}
+        name, kind = "".join(named["name"]), "".join(named["type"]).rpartition(".")[2]
         if kind in _OF_TRAINING:
             continue
         read = READERS.get(kind)
         if read is None:
             raise UserError(
-                f"{origin.path}: the layer {struct['name']} is a {struct['type']}, which fcnedge cannot read; it reads "
+                f"{origin.path}: the layer {name} is a {''.join(named['type'])}, which fcnedge cannot read; it reads "
                 f"{', '.join(READERS)}."
             )
-        outputs = listed(struct["outputs"])
+        outputs = named["outputs"]
         if len(outputs) != 1:
-            raise UserError(f"{origin.path}: the layer {struct['name']} has {len(outputs)} outputs, expected one.")
-        base = graphs.Layer(str(struct["name"]), tuple(listed(struct["inputs"])), str(outputs[0]))
+            raise UserError(f"{origin.path}: the layer {name} has {len(outputs)} outputs, expected one.")
+        base = graphs.Layer(name, tuple(named["inputs"]), outputs[0])
         block = struct["block"] if isinstance(struct["block"], dict) else {}
-        layers.append(
-            read(Block(origin.path, base, block, [str(name) for name in listed(struct["params"])]), parameters)
-        )
+        layers.append(read(Block(origin.path, base, block, named["params"]), parameters))
     if not layers:
         raise UserError(f"{origin.path} has no layer that computes scores; check what it is.")
     return graphs.connect(origin.path.name, tuple(layers), origin.output_name)
+
+
+def _names(origin: Origin, struct: dict[str, Any], key: str) -> list[str]:
+    """Text or a cell array of text in a layer's struct; an empty array, as MATLAB writes `[]`, is none."""
+    value = struct[key]
+    names = [] if isinstance(value, np.ndarray) and value.size == 0 else listed(value)
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"{origin.path} holds a layer whose {key} is no text; save the network again.")
+    return names

@@ -16,6 +16,9 @@ from fcnedge.runtime.errors import UserError
 
 from . import layer_graph as graphs
 
+_SHOWN = 80
+"""Characters of a wrong setting in a message."""
+
 
 def listed(value: Any) -> list[Any]:
     """A cell array or struct array; MATLAB keeps one of one element, and a lone name, as the element itself."""
@@ -50,22 +53,38 @@ class Block:
 
     def integers(self, name: str, default: list[int]) -> list[int]:
         """A setting as whole numbers; `default` where it is not there or empty."""
-        value = self.settings.get(name)
-        if value is None or np.size(value) == 0:
+        value = self._value(name)
+        if value is None:
             return default
-        array = np.asarray(value)
-        if array.dtype.kind not in "fiub" or not np.array_equal(array, np.round(array)) or abs(array).max() > 1 << 20:
-            raise self.error(f"{name} is {value!r}, expected whole numbers")
-        return [int(number) for number in array.reshape(-1)]
+        if not _is_numbers(value) or not np.array_equal(value, np.round(value)) or abs(value).max() > 1 << 20:
+            raise self.error(f"{name} is {_shown(value)}, expected whole numbers")
+        return [int(number) for number in value.reshape(-1)]
 
     def number(self, name: str) -> float:
         """A scalar setting, 0 where it is not there."""
-        value = np.asarray(self.settings.get(name, 0.0)).reshape(-1)
-        return float(value[0]) if value.size else 0.0
+        value = self._value(name)
+        if value is None:
+            return 0.0
+        if not _is_numbers(value) or value.size != 1 or not 0 <= value.item() < np.inf:
+            raise self.error(f"{name} is {_shown(value)}, expected a number from 0 up")
+        return float(value.item())
 
     def word(self, name: str, default: str) -> str:
         """A text setting."""
-        return str(self.settings.get(name) or default)
+        value = self._value(name)
+        return default if value is None else value if isinstance(value, str) else _shown(value)
+
+    def flag(self, name: str) -> bool | None:
+        """A logical setting, None where it is not there."""
+        value = self._value(name)
+        if value is not None and not _is_numbers(value):
+            raise self.error(f"{name} is {_shown(value)}, expected true or false")
+        return None if value is None else bool(np.all(value))
+
+    def _value(self, name: str) -> Any:
+        """A setting, None where it is not there or empty."""
+        value = self.settings.get(name)
+        return None if value is None or (value.size if isinstance(value, np.ndarray) else len(value)) == 0 else value
 
     def error(self, reason: str) -> UserError:
         """The one sentence that names file and layer."""
@@ -91,9 +110,8 @@ class Values:
 
     def bias(self, block: Block, channels: int) -> np.ndarray | None:
         """(channels,) float32; None for a layer without."""
-        said = block.settings.get("hasBias")
-        wanted = len(block.parameters) > 1 if said is None or np.size(said) == 0 else bool(np.all(said))
-        if not wanted:
+        said = block.flag("hasBias")
+        if not (len(block.parameters) > 1 if said is None else said):
             return None
         array = self._array(block, 1, "bias").reshape(-1)
         if array.size != channels:
@@ -126,7 +144,7 @@ class Shapes(Values):
         """A layer's filters as zeros, four axes."""
         shape = block.integers("size", [])
         shape += [1] * (4 - len(shape)) if shape else []
-        if shape and all(shape) and len(shape) == 4:
+        if len(shape) == 4 and min(shape) > 0:
             return np.broadcast_to(np.float32(0), shape)
         if not self._values:
             super().__init__(self._read())
@@ -135,6 +153,16 @@ class Shapes(Values):
     def bias(self, block: Block, channels: int) -> np.ndarray | None:
         """None: a bias tells nothing about classes."""
         return None
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+
+
+def _shown(value: Any) -> str:
+    """A value in one line, however large it is."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _convolution(block: Block, parameters: Values) -> graphs.Layer:

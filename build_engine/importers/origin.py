@@ -10,6 +10,8 @@ from typing import Any
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.preprocessing import Preprocessing
 
+MAX_CLASSES = 255
+"""A mask holds class ids in uint8, and 255 is void."""
 PADDINGS = ("caffe", "same")
 KINDS = ("matconvnet", "caffe", "keras", "onnx")
 _MODULES = {"matconvnet": "matconvnet", "caffe": "caffe", "keras": "keras", "onnx": "onnx_stage"}
@@ -77,6 +79,14 @@ class FileFacts:
     classes: tuple[str, ...] | None = None
     class_count: int | None = None
     size: tuple[int, int] | None = None
+
+
+def checked_count(path: Path, classes: int | None) -> int | None:
+    """`classes`, how many the file at `path` scores. Raises UserError for a number that a bundle cannot have."""
+    if classes is None or 2 <= classes <= MAX_CLASSES:
+        return classes
+    remedy = "give the background a channel of its own" if classes < 2 else "train it for fewer"
+    raise UserError(f"{path} scores {classes} class{'es' * (classes != 1)}, a model has 2 to {MAX_CLASSES}; {remedy}.")
 
 
 def origin_of(path: Path, flags: ImportFlags) -> Origin:

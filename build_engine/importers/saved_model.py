@@ -13,7 +13,8 @@ from typing import Any
 
 from fcnedge.runtime.errors import UserError
 
-from .origin import FileFacts, Origin
+from .keras_file import first_line
+from .origin import FileFacts, Origin, checked_count
 from .protobuf_wire import Message, WireError
 
 MAX_BYTES = 200 << 20
@@ -35,7 +36,8 @@ def describe(origin: Origin) -> FileFacts:
     inputs, outputs = _signature(origin.path, meta)
     shape, scores = inputs[0][1], _output(origin, outputs)[1]
     size = (shape[1], shape[2]) if len(shape) == 4 and min(shape[1:3]) > 0 else None
-    return FileFacts("tensorflow savedmodel", None, scores[3] if len(scores) == 4 and scores[3] > 0 else None, size)
+    classes = scores[3] if len(scores) == 4 and scores[3] > 0 else None
+    return FileFacts("tensorflow savedmodel", None, checked_count(origin.path, classes), size)
 
 
 def load(origin: Origin, size: tuple[int, int]) -> Any:
@@ -56,9 +58,8 @@ def load(origin: Origin, size: tuple[int, int]) -> Any:
         argument, dtype = inputs[0][0], serve.structured_input_signature[1][inputs[0][0]].dtype
         name = _output(origin, outputs)[0]
         given = serve(**{argument: tf.zeros((1, *size, 3), dtype)})[name]
-    except (ValueError, TypeError, KeyError, OSError, tf.errors.OpError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise UserError(f"{origin.path} does not run at {size[1]}x{size[0]} pixels: {reason}") from error
+    except Exception as error:  # TensorFlow checks little: a damaged program ends in almost any exception
+        raise UserError(f"{origin.path} does not run at {size[1]}x{size[0]} pixels: {first_line(error)}") from error
 
     class Signature(keras.layers.Layer):
         """Holds the program by closure: its variables are constants to Keras and to the converter."""
@@ -110,10 +111,13 @@ _Tensor = tuple[str, tuple[int, ...]]
 
 def _signature(path: Path, meta: Message) -> tuple[list[_Tensor], list[_Tensor]]:
     """(name, shape) of the inputs and outputs of the serving signature; -1 for a free side."""
-    signatures = {entry.texts(1)[0]: entry.messages(2)[0] for entry in meta.messages(5)}
-    if _SIGNATURE not in signatures:
-        raise UserError(f"{path} has no signature {_SIGNATURE}; write it with model.export('{path.name}').")
-    inputs, outputs = (_tensors(signatures[_SIGNATURE], field) for field in (1, 2))
+    try:
+        signatures = {entry.texts(1)[0]: entry.messages(2)[0] for entry in meta.messages(5)}
+        if _SIGNATURE not in signatures:
+            raise UserError(f"{path} has no signature {_SIGNATURE}; write it with model.export('{path.name}').")
+        inputs, outputs = (_tensors(signatures[_SIGNATURE], field) for field in (1, 2))
+    except (WireError, IndexError) as error:
+        raise UserError(f"{path} has a damaged signature {_SIGNATURE} ({error}); export the model again.") from error
     if len(inputs) != 1 or len(inputs[0][1]) != 4 or inputs[0][1][3] != 3:
         shapes = ", ".join(f"{name} {list(shape)}" for name, shape in inputs)
         raise UserError(f"{path} takes {shapes or 'nothing'}, expected one input of (N, height, width, 3).")

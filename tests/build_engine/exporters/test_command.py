@@ -45,6 +45,17 @@ def test_missing_precisions_are_refused_and_leave_nothing(lite0_bundle, tools, c
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_bundle_is_not_overwritten_by_its_own_export(typed_bundle, tools, capsys, kind, tmp_path: Path):
+    graph = typed_bundle.model("fp32")
+    before = graph.read_bytes()
+    (tmp_path / "link").symlink_to(typed_bundle.path)
+    for output in (graph, tmp_path / "link" / graph.name, typed_bundle.path / "new" / "m.onnx"):
+        said = tools.refusal(capsys, kind, typed_bundle.path, "-o", output, "--force")
+        assert f"{output} lies in the bundle {typed_bundle.path}, which holds its own files only" in said
+    assert graph.read_bytes() == before
+
+
 def test_missing_target_is_refused(typed_bundle, tools, capsys, tmp_path: Path):
     said = tools.refusal(capsys, "onnx", typed_bundle.path, "-o", tmp_path / "m.onnx", "--target", "vnni")
     assert "holds no fp32 graph for vnni" in said

@@ -113,6 +113,33 @@ def test_probabilities_sum_to_one_and_have_the_same_winner(tools):
     assert np.array_equal(got[0].argmax(axis=0)[clear], full.argmax(axis=0)[clear])
 
 
+@pytest.mark.parametrize("end", [end_in_labels, end_in_probabilities])
+def test_networks_own_names_are_not_the_heads(end):
+    """A layer `labels`, weights `head.kernel`, and the name that would be given instead, taken too."""
+    names = ("labels", "labels.network", "probabilities")
+    shape = [1, CLASSES, 2, 3]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", names[-1])]
+    weights = np.random.default_rng(0).standard_normal((CLASSES, CLASSES, 1, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["image", "head.kernel"], [names[0]], name="head.winner"),
+        helper.make_node("Relu", [names[0]], [names[1]], name="head.upsampled"),
+        helper.make_node("Neg", [names[1]], [names[2]], name="labels"),
+    ]
+    kernel = helper.make_tensor("head.kernel", TensorProto.FLOAT, weights.shape, weights.ravel())
+    graph = helper.make_graph(nodes, "net", values[:1], values[1:], [kernel])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    manifest = manifest_of((8, 12), HeadSpec("bilinear", 4, 8))
+    image = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    scores = run_model(ir.from_proto(proto), image)
+    model = ir.from_proto(proto)
+    end(model, manifest)
+    result = run_model(model, image)
+    assert model.graph.outputs[0].name == ("labels" if end is end_in_labels else "probabilities")
+    labels = result if end is end_in_labels else result.argmax(1)
+    head = BilinearHead(HeadGeometry(4))
+    assert np.array_equal(labels[0], head.labels(scores, (8, 12)))
+
+
 @pytest.mark.parametrize(
     ("size", "offset", "words"),
     [((32, 32), (0.3, 0.0), "offset is 0.3 pixels"), ((80, 32), (0.0, 0.0), "reads beyond its grid of 4x4 scores")],

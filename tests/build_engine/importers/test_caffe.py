@@ -249,6 +249,19 @@ def test_floats_that_are_not_packed(dagnn, tmp_path):
     np.testing.assert_array_equal(scores_of(other, image), scores_of(path, image))
 
 
+def test_pads_of_columns_alone(tmp_path):
+    """Caffe: either of pad_h and pad_w is enough, and the other is 0."""
+    net = small()
+    net.layer[0].blobs[0].shape.dim[:] = [2, 3, 1, 3]
+    del net.layer[0].blobs[0].data[18:]
+    net.layer[0].convolution_param.pad[:] = []
+    net.layer[0].convolution_param.pad_w = 1
+    path = tmp_path / "n.caffemodel"
+    path.write_bytes(net.SerializeToString())
+    model, _ = caffe.load(origin(path), (8, 9))
+    assert model.output_shape == (None, 8, 9, 2)
+
+
 # --- what is refused
 
 
@@ -313,6 +326,19 @@ def tell_three_pads(net: Any) -> None:
     net.layer[0].convolution_param.pad.extend([1, 1])
 
 
+def tell_no_step(net: Any) -> None:
+    net.layer[0].convolution_param.stride.append(0)
+
+
+def tell_endless_pads(net: Any) -> None:
+    net.layer[0].convolution_param.pad[:] = []
+    net.layer[0].convolution_param.pad_h, net.layer[0].convolution_param.pad_w = 1, 1 << 40
+
+
+def crop_to_nothing(net: Any) -> None:
+    net.layer.add(name="crop", type="Crop", bottom=["score"], top=["cropped"])
+
+
 def tell_another_pad(net: Any) -> None:
     net.layer[0].convolution_param.pad.append(0)
 
@@ -326,6 +352,9 @@ def tell_another_pad(net: Any) -> None:
         (lose_a_number, "a weight has 53 numbers, its shape (2, 3, 3, 3) needs 54"),
         (tell_another_shape, "a weight has 2 numbers, its shape (3,) needs 3"),
         (tell_other_groups, "take 9 channels in 3 group(s), its input has 3"),
+        (tell_no_step, "the layer score cannot be built: its stride is (0, 0), expected 1 to 1048576"),
+        (tell_endless_pads, "its pads is (1, 1, 1099511627776, 1099511627776), expected 0 to"),
+        (crop_to_nothing, "the layer crop cannot be built: it reads score, expected 2 or more inputs"),
         (tell_three_pads, "a setting has 3 numbers for rows and columns"),
         (tell_another_pad, "gives scores of 30x32 pixels for a picture of 32x32"),
     ],

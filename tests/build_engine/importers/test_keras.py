@@ -206,6 +206,19 @@ def test_saved_model_through_its_serving_signature(pictures, tmp_path):
     assert_masks_are(bundle, model.predict_on_batch)
 
 
+def test_damaged_signature_of_a_saved_model_is_one_sentence(tmp_path):
+    network("upsampling", SIZE).export(tmp_path / "net", verbose=False)
+    program = tmp_path / "net" / "saved_model.pb"
+    data = program.read_bytes()
+    entry = b"\n\x0fserving_default\x12"
+    assert data.count(entry) == 1
+    program.write_bytes(data.replace(entry, entry[:-1] + b"\x14"))  # wire type 4, which nobody writes
+    assert "has a damaged signature serving_default (" in refused(tmp_path / "net")
+    program.write_bytes(data)
+    (tmp_path / "net" / "variables" / "variables.index").unlink()
+    assert "does not run at 96x64 pixels: " in refused(tmp_path / "net")
+
+
 def test_saved_model_that_reads_files_is_refused(tmp_path):
     tf = pytest.importorskip("tensorflow")
 
@@ -363,6 +376,39 @@ def test_damaged_description_is_one_sentence(damage, saved, tmp_path):
     assert refused(rewritten(saved, tmp_path / "damaged.keras", config=damaged))
 
 
+def test_output_that_no_layer_has_is_one_sentence(saved, tmp_path):
+    """Keras searches for it until Python's stack ends."""
+
+    def without_index(config):
+        del config["config"]["output_layers"][2]
+        return config
+
+    message = refused(rewritten(saved, tmp_path / "damaged.keras", config=without_index))
+    assert "cannot build" in message
+    assert "damaged.keras at 96x64 pixels: " in message
+
+
+@pytest.mark.parametrize("member", ["config.json", "model.weights.h5"])
+def test_damaged_compression_is_one_sentence(member, saved, tmp_path):
+    path = rewritten(saved, tmp_path / "damaged.keras")
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        place = archive.getinfo(member)
+    start = place.header_offset + 30 + len(member)
+    data[start : start + place.compress_size] = b"\xa5" * place.compress_size
+    path.write_bytes(data)
+    assert refused(path).endswith("; save the model again.")
+
+
+@pytest.mark.parametrize("place", [0, 8, 48, 64])
+def test_damaged_hdf5_header_is_one_sentence(place, tmp_path):
+    network("upsampling").save(tmp_path / "net.h5")
+    data = bytearray((tmp_path / "net.h5").read_bytes())
+    data[place : place + 8] = b"\xfe" * 8
+    (tmp_path / "net.h5").write_bytes(data)
+    assert refused(tmp_path / "net.h5").endswith("; save the model again.")
+
+
 def test_weights_alone_are_told_where_they_belong():
     with pytest.raises(UserError, match=r"net\.weights\.h5 holds weights without their layers; name their arch"):
         resolve_source("net.weights.h5", imports=ImportFlags())
@@ -397,8 +443,9 @@ def test_inputs_outputs_and_classes_that_do_not_serve(tmp_path):
     keras.Model(pixels, keras.layers.Conv2D(2, 3)(pixels)).save(path)
     assert "gives scores of 62 x 94 (height x width) for a picture of 64 x 96" in refused(path)
     keras.Model(pixels, keras.layers.Conv2D(1, 1)(pixels)).save(path)
-    with pytest.raises(UserError, match="2 to 255 classes"):
-        loaded(path)
+    assert "scores 1 class, a model has 2 to 255; give the background a channel of its own" in refused(path)
+    keras.Model(pixels, keras.ops.max(one, axis=-1, keepdims=True)).save(path)
+    assert "gives 1 channel per pixel, a model has 2 to 255 classes" in refused(path)
     keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(one)).save(path)
     assert "gives any x 2, expected scores" in refused(path)
     gray = keras.Input((64, 96, 1))

@@ -263,6 +263,21 @@ def changed(dag, name, **block):
         ("upsample", {"hasBias": True}, "it names no parameter for its bias"),
         ("upsample", {"numGroups": 4.0}, "in 4 group(s) take 4 channels"),
         ("upsample", {"crop": 500.0}, "its crop (500, 500, 500, 500) leaves nothing of"),
+        ("conv1_2", {"pad": -1.0}, "its pads is (-1, -1, -1, -1), expected 0 to 1048576"),
+        ("conv1_2", {"stride": 0.0}, "its stride is (0, 0), expected 1 to 1048576"),
+        ("conv1_2", {"dilate": 0.0}, "its dilation is (0, 0), expected 1"),
+        ("conv1_2", {"size": np.full((1, 4), -1.0)}, "conv1_2f are (3, 3, 4, 4), its size says (-1, -1, -1, -1)"),
+        ("conv1_2", {"pad": np.array([[np.ones((1, 2)), "x"]], object)}, "pad is [array([[1., 1.]]), 'x'], expected"),
+        ("conv1_2", {"hasBias": "yes"}, "hasBias is 'yes', expected true or false"),
+        ("relu1_1", {"leak": -1.0}, "leak is array([[-1.]]), expected a number from 0 up"),
+        ("relu1_1", {"leak": "a"}, "leak is 'a', expected a number from 0 up"),
+        ("pool1", {"stride": 0.0}, "its stride is (0, 0), expected 1"),
+        ("pool1", {"poolSize": np.zeros((1, 2))}, "its kernel is (0, 0), expected 1"),
+        ("pool1", {"method": np.eye(40)}, "its method is array([[1., 0., 0."),
+        ("upsample", {"upsample": 0.0}, "its stride is (0, 0), expected 1"),
+        ("upsample", {"numGroups": 0.0}, "its groups is 0, expected 1"),
+        ("upsample", {"crop": -1.0}, "its crop is (-1, -1, -1, -1), expected 0"),
+        ("score_crop", {"crop": -1.0}, "its before is (-1, -1), expected 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(layer, block, words, dagnn, tmp_path):
@@ -270,7 +285,7 @@ def test_settings_that_make_no_sense_are_named(layer, block, words, dagnn, tmp_p
     path = dagnn.write_v7(tmp_path / "net.mat", dag)
     if words is None:
         matconvnet.load(origin(path), (32, 32))
-    elif layer == "upsample" and "numGroups" in block:
+    elif block.get("numGroups") == 4:
         # four groups of filters that are (h, w, 4, 4) each give 16 channels, and Crop keeps them: 16 classes
         model, _ = matconvnet.load(origin(path), (32, 32))
         assert model.output_shape[-1] == 16
@@ -304,6 +319,33 @@ def test_channels_that_do_not_connect_are_both_given(dagnn, tmp_path):
     message = refusal(dagnn.write_v7(tmp_path / "net.mat", dag))
     assert "the layer conv2_1 does not fit into its network: its filters (3, 3, 3, 3) take 3 channels" in message
     assert "its input has 4" in message
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("inputs", 3.0, "holds a layer whose inputs is no text; save the network again"),
+        ("params", [np.eye(2)], "holds a layer whose params is no text"),
+        ("inputs", [], "the layer conv1_1 cannot be built: it reads nothing, expected 1 or more inputs"),
+        ("outputs", [], "the layer conv1_1 has 0 outputs, expected one"),
+        ("type", np.eye(2), "holds a layer whose type is no text"),
+    ],
+)
+def test_connections_that_are_no_names(field, value, words, dagnn, tmp_path):
+    import scipy.io
+
+    path = dagnn.write_v7(tmp_path / "net.mat", dagnn.published(32))
+    net = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+    net["layers"][field][0, 0] = dagnn.cell(value) if isinstance(value, list) else value
+    scipy.io.savemat(path, net)
+    assert words in refusal(path)
+
+
+def test_network_of_grey_pictures_is_not_taken_for_groups(dagnn, tmp_path):
+    dag = changed(dagnn.published(32, channels=(4, 3, 3, 3, 3, 3)), "conv1_1", size=np.array([[3.0, 3, 1, 4]]))
+    dag.params["conv1_1f"] = dag.params["conv1_1f"][:, :, :1]
+    message = refusal(dagnn.write_v7(tmp_path / "net.mat", dag))
+    assert "its filters (3, 3, 1, 4) take 1 channels in 1 group(s), its input has 3." in message
 
 
 def test_unknown_layer_is_named_with_what_is_known(dagnn, tmp_path):

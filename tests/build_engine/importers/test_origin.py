@@ -105,6 +105,21 @@ def test_source_of_a_file(dagnn, tmp_path):
         resolve_source(str(path), imports=ImportFlags(), weights=path)
 
 
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [(1, "scores 1 class, a model has 2 to 255; give the background a channel of its own."),
+     (256, "scores 256 classes, a model has 2 to 255; train it for fewer.")],
+)  # fmt: skip
+def test_file_with_a_number_of_classes_that_no_bundle_has(classes, words, dagnn, tmp_path):
+    dag = dagnn.published(32, channels=(1,) * 6, classes=classes)
+    dag.meta["classes"] = {"name": dagnn.cell([f"class {index}" for index in range(classes)])}
+    path = dagnn.write_v7(tmp_path / "net.mat", dag)
+    for named in (None, "a,b"):
+        with pytest.raises(UserError) as caught:
+            resolve_source(str(path), imports=ImportFlags(), classes=named)
+        assert str(caught.value) == f"{path} {words}"
+
+
 def test_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"there is no model file .*gone\.mat; check the path"):
         resolve_source(str(tmp_path / "gone.mat"), imports=ImportFlags())
