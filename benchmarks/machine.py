@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fcnedge.runtime.cores import usable_cores
+
 _PACKAGES = (
     *("fcnedge", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "opencv-python", "opencv-python-headless"),
     *("tensorrt", "tensorrt-rtx", "pycuda"),
@@ -74,7 +76,7 @@ def machine_facts(root: Path = Path("/"), *, gpus: tuple[str, ...] = (), gpu_dri
         cpu=_cpu_name(root),
         architecture=platform.machine(),
         cores=os.cpu_count() or 1,
-        usable_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        usable_cores=usable_cores(),
         container_cores=_container_cores(root),
         memory_bytes=_memory_bytes(root),
         container_memory_bytes=_container_memory_bytes(root),

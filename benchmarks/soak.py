@@ -172,7 +172,7 @@ def film(bundle: Bundle) -> Iterator[Figure]:
 
 
 def overhead(bundle: Bundle, frames: int = 20, rounds: int = 25) -> Iterator[Figure]:
-    """What a pipeline adds to bare calls of the segmenter, with and without a consumer that draws fcn-run's overlay.
+    """What a pipeline adds to bare calls of the segmenter, with and without an overlay, drawn as fcn-run draws it.
 
     The same pictures, photographs with classes on them to be drawn, go all three ways, in short rounds by turns, so
     that whatever else the machine does falls on each; the median of the differences within a round is the figure.
@@ -181,18 +181,27 @@ def overhead(bundle: Bundle, frames: int = 20, rounds: int = 25) -> Iterator[Fig
     with Segmenter(bundle) as segmenter:
         look = Look(segmenter.palette, segmenter.classes)
 
-        def draw(result: StreamResult) -> None:
-            look.draw(result.frame.image, result.segmentation.mask)
+        def draw(result: StreamResult) -> np.ndarray:
+            return look.draw(result.frame.image, result.segmentation.mask)
 
         def bare() -> None:
             for each in pictures:
                 segmenter(each)
 
-        def piped(*consumers: Callable[[StreamResult], None]) -> None:
-            with Pipeline([ReadyPictures(pictures)], segmenter, consumers) as pipeline:
-                pipeline.run()
+        def piped(*, drawn: bool) -> None:
+            shown: list[tuple[int, ...]] = []
 
-        ways = (bare, piped, lambda: piped(draw))
+            def show(result: StreamResult) -> None:
+                if result.picture is not None:
+                    shown.append(result.picture.shape)
+
+            with Pipeline([ReadyPictures(pictures)], segmenter, [show]) as pipeline:
+                if drawn:
+                    pipeline.draw(draw)
+                pipeline.run()
+            assert shown == [each.shape for each in pictures] * drawn
+
+        ways = (bare, lambda: piped(drawn=False), lambda: piped(drawn=True))
         bare()
         times = np.array([[timed_ms(way) / frames for way in ways] for _ in range(rounds)])
     plain = float(np.median(times[:, 0]))

@@ -27,6 +27,7 @@ import numpy as np
 from fcnedge.benchmarks.machine import machine
 from fcnedge.runtime import FakeBackend, Segmenter, Source
 from fcnedge.runtime.command import Parser, run_command, table, write_json
+from fcnedge.runtime.cores import usable_cores
 from fcnedge.runtime.errors import UserError
 from fcnedge.runtime.options import add_options, option, read_options
 from fcnedge.runtime.sources import Frame
@@ -117,7 +118,7 @@ def _rounds(segmenter: Segmenter, page: LivePage, options: SoakPageOptions, view
         machine=machine(),
         backend=f"{segmenter.backend.name} {segmenter.backend.precision}, 1 thread",
         frame="640x480",
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
         viewers=options.viewers,
         alone=alone,
         watched=watched,

@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 
+from ..backends import FrameBackend
 from ..class_files import read_colors, read_labels
 from ..command import Progress
+from ..cores import usable_cores
 from ..errors import UserError
 from ..look import Look, parse_ignored
 from ..segmenter import Segmenter
@@ -51,6 +53,9 @@ def run(options: RunOptions, say: Callable[[str], object]) -> RunResult:
                 writing = _Writing(pipeline, tally, look, progress)
                 for place, sink in outputs.sinks.items():
                     pipeline.add(writing.into(sink), place)
+                shows = next((sink.shows for sink in outputs.sinks.values()), ())
+                if shows and _takes_all_cores(segmenter, options.threads):
+                    pipeline.draw(lambda result: look.draw(result.frame.image, result.segmentation.mask, shows))
                 if outputs.page is not None:
                     outputs.page.show_statuses(lambda: pipeline.statuses)
                     say(f"live page: {outputs.page.url}")
@@ -92,8 +97,13 @@ def _timed(pipeline: Pipeline, options: RunOptions, outputs: Outputs, tally: Tal
     return (perf_counter_ns() - started) / 1e9
 
 
+def _takes_all_cores(segmenter: Segmenter, threads: int | None) -> bool:
+    """Whether the network leaves no core for whoever draws beside it; on a GPU it leaves them all."""
+    return not isinstance(segmenter.backend, FrameBackend) and (threads is None or threads >= usable_cores())
+
+
 class _Writing:
-    """Draws and writes results, on the pipeline's output threads."""
+    """Writes results, on the pipeline's output threads, and draws those that are not drawn yet."""
 
     def __init__(self, pipeline: Pipeline, tally: Tally, look: Look, progress: Progress) -> None:
         self._pipeline, self._tally, self._look, self._progress = pipeline, tally, look, progress
@@ -112,10 +122,11 @@ class _Writing:
         return write
 
     def _write(self, result: StreamResult, sink: Sink) -> None:
-        started, picture = perf_counter_ns(), None
-        if sink.shows:
+        picture, drawn_ms = result.picture, result.drawn_ms
+        if sink.shows and picture is None:
+            started = perf_counter_ns()
             picture = self._look.draw(result.frame.image, result.segmentation.mask, sink.shows)
-        drawn_ms = (perf_counter_ns() - started) / 1e6 if sink.shows else 0.0
+            drawn_ms = (perf_counter_ns() - started) / 1e6
         sink.take(result, picture)
         self._tally.add(result, drawn_ms)
         with self._showing:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ..errors import UserError
 from ..sources import InputOptions, Source, open_source
@@ -79,6 +82,7 @@ class Pipeline:
             raise raised
         self._shared = SharedModel(self._opened, segmenter, stall_timeout_s=stall_timeout_s, reconnect=reconnect)
         self._outputs = [Output(consumer, self._shared.changed, self._shared.halt) for consumer in consumers]
+        self._drawer: Callable[[StreamResult], np.ndarray] | None = None
         self._ran = False
         self._reported: set[Feed] = set()
 
@@ -87,6 +91,16 @@ class Pipeline:
         if self._ran:
             raise RuntimeError("a consumer is added before the pipeline runs")
         self._outputs.append(Output(consumer, self._shared.changed, self._shared.halt, place))
+
+    def draw(self, drawer: Callable[[StreamResult], np.ndarray]) -> None:
+        """Before `run`: have `drawer` make each result's `picture`, in the thread of `run`, between two frames.
+
+        Where the CPU runs the network on all its cores, one that draws beside it costs twice the time: the network's
+        threads wait for each other. Where a GPU runs it, or cores are free, draw in the consumer.
+        """
+        if self._ran:
+            raise RuntimeError("what draws is named before the pipeline runs")
+        self._drawer = drawer
 
     @property
     def sources(self) -> list[Source | None]:
@@ -162,11 +176,19 @@ class Pipeline:
             found = self._shared.next_result(self._has_room)
             if found is None:
                 return
+            feed, result = found[0], self._drawn(found[1])
             with self._shared.changed:
                 for output in self._outputs:
-                    output.offer(*found)
+                    output.offer(feed, result)
             made += 1
             self._report_failures()
+
+    def _drawn(self, result: StreamResult) -> StreamResult:
+        if self._drawer is None:
+            return result
+        started = time.perf_counter_ns()
+        picture = self._drawer(result)
+        return dataclasses.replace(result, picture=picture, drawn_ms=(time.perf_counter_ns() - started) / 1e6)
 
     def _has_room(self, feed: Feed) -> bool:
         return all(output.accepts(feed) for output in self._outputs)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..segmentation import Segmentation
 from ..sources import Frame
 
@@ -14,7 +16,8 @@ class StreamResult:
 
     source: URI of the source, without a password. sequence: number of the frame in the source's count, from 0, dropped
     frames counted. dropped: frames of this source dropped so far. captured_s: when the frame was in hand; finished_s:
-    when its mask was. place: of the source in the pipeline's list, from 0; two sources may have one URI.
+    when its mask was. place: of the source in the pipeline's list, from 0; two sources may have one URI. picture: what
+    `Pipeline.draw` was given made of it, (H, W, 3) uint8 BGR, in drawn_ms milliseconds; None where nothing draws.
     """
 
     frame: Frame
@@ -25,6 +28,8 @@ class StreamResult:
     captured_s: float
     finished_s: float
     place: int = 0
+    picture: np.ndarray | None = None
+    drawn_ms: float = 0.0
 
     @property
     def age_ms(self) -> float:

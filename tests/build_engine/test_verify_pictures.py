@@ -57,12 +57,14 @@ def test_folder_without_pictures_is_refused(tmp_path):
         read_verify_pictures(tmp_path)
 
 
-def test_damaged_picture_is_refused_by_name(tmp_path):
+def test_damaged_picture_is_passed_over_and_named(tmp_path, caplog):
     write_pictures(tmp_path / "pictures", 2)
     damaged = tmp_path / "pictures" / "p1.png"
     damaged.write_bytes(damaged.read_bytes()[:-20])
+    assert [name for name, _ in read_verify_pictures(tmp_path / "pictures")] == ["p0"]
+    assert "p1.png is truncated" in caplog.text
     with pytest.raises(SourceError, match=r"p1\.png is truncated"):
-        read_verify_pictures(tmp_path / "pictures")
+        read_verify_pictures(damaged)
 
 
 class Camera(Source):

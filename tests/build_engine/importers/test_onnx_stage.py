@@ -1,4 +1,4 @@
-"""Real exports of PyTorch and TensorFlow become bundles whose masks are those of the framework that made the file."""
+"""Real exports of PyTorch, TensorFlow and JAX become bundles with the masks of the framework that made the file."""
 
 from __future__ import annotations
 
@@ -299,6 +299,75 @@ def test_nhwc_export_of_tensorflow_keeps_its_masks(tail, head, keras_file, pictu
     assert Bundle.load(bundle).manifest.head.kind == head
     assert report["fusion"]["rules"]["input_layout"]["applied"] == 1
     assert report["notes"] == []
+
+
+# --- JAX, through jax2onnx: Flax's convolutions, NHWC scores resized or deconvolved by a kernel that lies mirrored
+
+
+class FlaxNet:
+    """A small 21-class FCN, its export, and its own word on pictures."""
+
+    def __init__(self, tail: str) -> None:
+        reason = "the extra frameworks is not installed"
+        self.jax2onnx = pytest.importorskip("jax2onnx", reason=reason)
+        jax = pytest.importorskip("jax", reason=reason)
+        nnx = pytest.importorskip("flax.nnx", reason=reason)
+        rngs = nnx.Rngs(0)
+
+        class Fcn(nnx.Module):
+            def __init__(self) -> None:
+                self.conv1 = nnx.Conv(3, 8, (3, 3), strides=2, use_bias=False, rngs=rngs)
+                self.bn1 = nnx.BatchNorm(8, rngs=rngs)
+                self.grouped = nnx.Conv(8, 8, (3, 3), kernel_dilation=2, feature_group_count=8, rngs=rngs)
+                self.score = nnx.Conv(8, CLASSES, (1, 1), rngs=rngs)
+                self.up = nnx.ConvTranspose(CLASSES, CLASSES, (8, 8), strides=(4, 4), padding="SAME", rngs=rngs)
+
+            def scores(self, x):
+                x = nnx.relu(self.bn1(self.conv1(x)))
+                return self.score(nnx.max_pool(x + nnx.relu(self.grouped(x)), window_shape=(2, 2), strides=(2, 2)))
+
+            def __call__(self, x):
+                if tail == "learned":
+                    return self.up(self.scores(x))
+                # jax2onnx knows no antialias; enlarging has none
+                return jax.image.resize(self.scores(x), (1, *SIZE, CLASSES), "bilinear", antialias=False)
+
+        self.model = Fcn()
+        self.model.eval()
+        mean, var = (jax.random.uniform(jax.random.key(seed), 8) for seed in (1, 2))
+        self.model.bn1.mean[...], self.model.bn1.var[...] = 0.2 * mean - 0.1, 0.5 + var
+        self.model.score.bias[...] -= self.model.scores(rgb(blobs(0))).mean(
+            (0, 1, 2)
+        )  # so that no class wins everywhere
+
+    def export(self, path: Path, *, layout: str = "nhwc", opset: int = 17) -> Path:
+        first = [0] if layout == "nchw" else None
+        with warnings.catch_warnings():  # jax2onnx reads Flax's variables in a way that Flax is giving up
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.jax2onnx.to_onnx(
+                self.model, [(1, *SIZE, 3)], opset=opset, inputs_as_nchw=first, outputs_as_nchw=first,
+                return_mode="file", output_path=str(path),
+            )  # fmt: skip
+        return path
+
+    def scores_of(self, image: np.ndarray) -> np.ndarray:
+        """(21, H, W) in JAX itself."""
+        return np.asarray(self.model(rgb(image)))[0].transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+@pytest.mark.parametrize("tail", ["resize", "learned"])
+def test_flax_fcn_of_jax_keeps_its_masks(tail, layout, pictures, tmp_path):
+    net = FlaxNet(tail)
+    bundle, report = built(net.export(tmp_path / "net.onnx", layout=layout), pictures, *PREPARED)
+    assert_masks_are(bundle, pictures, net.scores_of)
+    assert len(Bundle.load(bundle).manifest.classes) == CLASSES
+    assert report["fusion"]["rules"]["input_layout"]["applied"] == 1
+
+
+def test_opset_that_jax2onnx_takes_by_itself_is_refused(tmp_path, capsys):
+    path = FlaxNet("resize").export(tmp_path / "net.onnx", opset=23)
+    assert "opset 23, newer than 21; export it with opset 17" in refusal(capsys, path)
 
 
 # --- bad input

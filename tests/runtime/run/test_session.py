@@ -12,6 +12,7 @@ import pytest
 
 from fcnedge.runtime import BackendError, Bundle, FakeBackend, Segmenter
 from fcnedge.runtime.errors import SourceError
+from fcnedge.runtime.look import Look
 from fcnedge.runtime.run import outputs, read_command_line, run, session
 from fcnedge.runtime.sinks import Sink, SinkClosed
 from fcnedge.runtime.sources import Frame, Source
@@ -111,3 +112,22 @@ def test_error_tells_of_frames_that_stay_and_of_no_others(tiny_bundle, monkeypat
     with pytest.raises(SourceError, match="the disk was pulled out") as caught:
         run(read_command_line(["film", sink, "--model", str(tiny_bundle), "--backend", "fake"]), str)
     assert ("; 2 frames before it were written to" in str(caught.value)) == (sink == "out/")
+
+
+@pytest.mark.parametrize("cores", [1, 1000])
+def test_overlay_is_drawn_by_the_models_thread_where_that_takes_all_cores(
+    tiny_bundle, film, monkeypatch, tmp_path, cores
+):
+    threads, draw = [], Look.draw
+
+    def drawn(*words):
+        threads.append(threading.get_ident())
+        return draw(*words)
+
+    monkeypatch.setattr(session, "usable_cores", lambda: cores)
+    monkeypatch.setattr(Look, "draw", drawn)
+    words = [str(film("red", 3)), f"{tmp_path}/out/", "--model", str(tiny_bundle), "--backend", "fake"]
+    result = run(read_command_line([*words, "--threads", "2"]), print)
+    assert result.stages["overlay"].max_ms > 0
+    assert [each == threading.get_ident() for each in threads] == [cores == 1] * 3
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 3

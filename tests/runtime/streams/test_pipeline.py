@@ -313,3 +313,28 @@ def test_interrupt_while_sources_are_opened_closes_those_that_are(segmenter):
     with pytest.raises(KeyboardInterrupt):
         Pipeline([film, "camera"], segmenter, opener=interrupted)
     assert film.closed == 1
+
+
+def test_what_is_drawn_in_the_thread_of_run_reaches_every_consumer(segmenter):
+    threads, one, other = set(), [], []
+
+    def drawer(result):
+        threads.add(threading.get_ident())
+        return result.frame.image + result.sequence
+
+    with Pipeline([Film(5)], segmenter, [one.append, other.append]) as pipeline:
+        pipeline.draw(drawer)
+        pipeline.run()
+        with pytest.raises(RuntimeError, match="before the pipeline runs"):
+            pipeline.draw(drawer)
+    assert threads == {threading.get_ident()}
+    for results in (one, other):
+        assert [(each.picture.shape, each.picture.max()) for each in results] == [((8, n + 1, 3), n) for n in range(5)]
+        assert all(each.drawn_ms > 0 for each in results)
+
+
+def test_what_the_drawer_raises_ends_the_run(segmenter):
+    with Pipeline([Film(5)], segmenter, [lambda result: None]) as pipeline:
+        pipeline.draw(lambda result: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            pipeline.run()
