@@ -21,7 +21,7 @@ PYTHON ?= python3
 OTHER_PYTHONS := $(if $(ASKED_PYTHON),,python3.13 python3.12 python3.11 python3.10)
 PYTEST_ARGS ?=
 DEMO_EXTRAS := build,cpu,headless,demo
-TEST_EXTRAS := $(DEMO_EXTRAS),openvino,train,peers,import,ray,dev
+TEST_EXTRAS := $(DEMO_EXTRAS),openvino,train,peers,import,ray,frameworks,dev
 
 BIN := .venv/bin
 # PYTHONWARNINGS: setuptools warns at length that an editable install reads the source folders, which is its purpose.
