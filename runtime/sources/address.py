@@ -10,8 +10,8 @@ from fcnedge.runtime.errors import SourceError
 
 HIDDEN = "***"
 
-# user:password@ up to the last @ before the path; a password may itself hold a raw @, and even a /.
-_USER_INFO = re.compile(r"(?<=://)([^\s/?#:@\"']*):(?:[^\s/?#\"']*|[^\s\"']*)@")
+# user:password@ up to the last @ there is: a password may itself hold a raw @, / or #, and a path with an @ is rarer.
+_USER_INFO = re.compile(r"(?<=://)([^\s/?#:@\"']*):[^\s\"']*@")
 # ?user=admin&pwd=secret in an address, user-pw=secret in a GStreamer string
 _NAMED = re.compile(
     r"(?i)([\w-]*(?:passw|pwd|user-pw|proxy-pw|token|secret|auth|api-?key|signature)[\w-]*\s*=\s*)"

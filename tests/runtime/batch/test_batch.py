@@ -112,9 +112,10 @@ def test_a_batch_that_was_ended_goes_on_with_the_rest(tmp_path, command, film, r
         signal.SIGKILL: (-9, "", ""),
         signal.SIGTERM: (143, "", "fcn-run: terminated.\n"),
     }[number]
-    assert not list(out.glob("statistics/long*.json"))
     code, lines, errors = batch(command, *films, out, "--ray", "local")
-    assert (code, errors, lines[0]) == (0, [], "masked   1 recordings, 1 were masked before, 0 failed")
+    assert (code, errors) == (0, [])
+    # Orphaned by SIGKILL, a worker may still have ended the long one before Ray ended it.
+    assert lines[0] in {f"masked   {2 - kept} recordings, {kept} were masked before, 0 failed" for kept in (1, 2)}
     assert {name: len(masks) for name, (_, masks) in read_batch(out).items()} == {"short.avi": 3, "long.avi": 1500}
 
 
