@@ -189,11 +189,12 @@ def _check_architecture(arch: str, model: str) -> None:
 
     if model.endswith(".weights.h5"):
         raise UserError(f"{model} holds weights without their layers; name their architecture, and it as --weights.")
-    if arch not in ARCHITECTURES and os.path.exists(model) and kind_of(Path(model)) is None:  # noqa: PTH110
+    if arch in ARCHITECTURES:
+        return
+    if os.path.exists(model) and kind_of(Path(model)) is None:  # noqa: PTH110
         raise UserError(
             f"{model} is not a model file; those end in .mat, .caffemodel, .keras, .h5 or .onnx, or are the folder of "
             "a SavedModel."
         )
-    if arch not in ARCHITECTURES:
-        known = ", ".join((*shipped_models(), *ARCHITECTURES))
-        raise UserError(f"{model!r} is not a model that fcnedge knows; choose one of {known}.")
+    known = ", ".join((*shipped_models(), *ARCHITECTURES))
+    raise UserError(f"{model!r} is not a model that fcnedge knows; choose one of {known}.")

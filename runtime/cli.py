@@ -6,12 +6,10 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from .batch import run_batch
 from .command import Progress, run_command, write_json
 from .errors import UserError
 from .opencv import quiet_opencv
 from .run import RunOptions, RunResult, build_parser, read_command_line, report_lines, run
-from .run.batch_options import batch_options
 
 __all__ = ["build_parser", "main"]
 
@@ -26,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _batch(options: RunOptions) -> None:
+    from .batch import run_batch  # a camera's start does not wait for what only batches need
+    from .run.batch_options import batch_options
+
     with contextlib.closing(Progress()) as progress:
         result = run_batch(batch_options(options), progress)
     for line in result.lines():

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from fcnedge.runtime.errors import UserError, missing_package
 
 from ..command import captured_stderr
+from ..sources.address import why_no_connection
 from .masker import Job, Masker
 
 LOCAL = "local"
@@ -27,10 +27,10 @@ _STORE_BYTES = 128 << 20
 
 
 @contextlib.contextmanager
-def cluster(address: str, cpus: int | None = None) -> Iterator[Any]:
+def cluster(address: str) -> Iterator[Any]:
     """The module ray, connected to `address`, or for "local" to a cluster of this machine that ends with the block.
 
-    cpus: of a local cluster; None for all. Raises UserError when Ray is missing or nobody answers.
+    Raises UserError when Ray is missing or nobody answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++, which writes on the terminal
@@ -43,13 +43,14 @@ def cluster(address: str, cpus: int | None = None) -> Iterator[Any]:
     own: Mapping[str, Any] = {}
     _check_reachable(address)
     if address == LOCAL:
-        own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     before = signal.getsignal(signal.SIGTERM)
     try:
         with captured_stderr():  # where its C++ says that it heeds RAY_BACKEND_LOG_LEVEL
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise _nobody(address, error) from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        raise _nobody(address, reason) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray's own ends the process with a stack trace
     # Ray prints that a worker was ended and that it tries again, some of it only on shutdown.
@@ -95,13 +96,14 @@ def _check_reachable(address: str) -> None:
     if not (found and port.isdecimal()):
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
-    except (OSError, OverflowError) as error:
-        raise _nobody(address, error) from error
+        reason = why_no_connection(host.strip("[]"), int(port), _CONNECT_S)
+    except OverflowError as error:
+        reason = str(error)
+    if reason is not None:
+        raise _nobody(address, reason)
 
 
-def _nobody(address: str, error: Exception) -> UserError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+def _nobody(address: str, reason: str) -> UserError:
     return UserError(
         f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, set RAY_AUTH_MODE=token "
         "where it wants its token, or use --ray local."
