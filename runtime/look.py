@@ -59,10 +59,11 @@ class Look:
             return colorize(mask, self.palette, ignore=self.ignore)
         if visual != "overlay":
             raise ValueError(f"{visual!r} cannot be drawn; choose from {', '.join(VISUALS)}")
+        shares = (
+            class_shares(mask) if self.legend else {}
+        )  # first: the mask was written a moment ago and is in the cache
         picture = blend(image, mask, self.palette, alpha=self.alpha, ignore=self.ignore)
-        if not self.legend:
-            return picture
-        shares = {class_id: share for class_id, share in class_shares(mask).items() if class_id not in self.ignore}
+        shares = {class_id: share for class_id, share in shares.items() if class_id not in self.ignore}
         return legend(picture, shares, self.classes, self.palette, in_place=True)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from .errors import UserError
 from .opencv import load_cv2
-from .palette import VOID, full_palette
+from .palette import VOID, check_palette, full_palette
+
+STRIP_PIXELS = 1 << 15
+"""A frame is blended in strips of so many pixels: what is made on the way stays in the core's cache."""
 
 
 def blend(
@@ -34,12 +38,15 @@ def blend(
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha is {alpha}; it must lie between 0 (frame only) and 1 (colour only)")
     cv2 = load_cv2()
-    blended = frame.copy()
+    table = _colour_table(palette)
+    mask = np.ascontiguousarray(mask)
     painted = _painted(mask, ignore)
+    blended = frame.copy()
     left, top, width, height = cv2.boundingRect(painted)
-    if width:
-        box = slice(top, top + height), slice(left, left + width)
-        colours = colorize(mask[box], palette)
+    rows = max(1, STRIP_PIXELS // max(1, width))
+    for first in range(top, top + height, rows):
+        box = slice(first, min(first + rows, top + height)), slice(left, left + width)
+        colours = _looked_up(mask[box], table)
         tinted = cv2.addWeighted(blended[box], 1.0 - alpha, colours, alpha, 0.0, dst=colours)
         cv2.copyTo(tinted, painted[box], blended[box])
     return blended
@@ -52,24 +59,19 @@ def colorize(mask: np.ndarray, palette: np.ndarray, *, ignore: Collection[int] =
     dtypes, or class ids past the palette.
     """
     _check_mask(mask, palette)
-    cv2 = load_cv2()
-    table = np.zeros((256, 4), np.uint8)  # a colour's four bytes are one int32: looked up at once
-    table[:, :3] = full_palette(palette)[:, ::-1]
-    table[[*ignore]] = 0
-    looked_up = cv2.LUT(np.ascontiguousarray(mask), table.view(np.int32).ravel())
-    return cv2.cvtColor(looked_up.view(np.uint8).reshape(*mask.shape, 4), cv2.COLOR_BGRA2BGR)
+    return _looked_up(mask, _colour_table(palette, ignore))
 
 
 def class_shares(mask: np.ndarray) -> dict[int, float]:
     """(H, W) uint8 class ids → {class id: share of all pixels, 0..1}, the largest share first, void (255) included."""
     flat = mask.ravel()
-    starts_run = np.ones(flat.size, bool)
-    np.not_equal(flat[1:], flat[:-1], out=starts_run[1:])
-    starts = np.flatnonzero(starts_run)
-    # Runs of one class, and not pixels, are counted: of a camera's frame there are a hundred times fewer.
-    counts = np.bincount(flat[starts], weights=np.diff(starts, append=flat.size), minlength=256)
-    order = np.argsort(-counts, kind="stable")
-    return {int(class_id): float(counts[class_id] / mask.size) for class_id in order if counts[class_id]}
+    # Runs of one class, and not pixels, are counted: of a camera's frame there are hundreds of times fewer.
+    lasts = np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)
+    lengths = lasts + 1
+    lengths[1:] -= lasts[:-1] + 1
+    counts = np.bincount(flat[lasts], weights=lengths).tolist()
+    present = [class_id for class_id, count in enumerate(counts) if count]
+    return {class_id: counts[class_id] / mask.size for class_id in sorted(present, key=lambda each: -counts[each])}
 
 
 def legend(
@@ -105,6 +107,27 @@ def legend(
     return out
 
 
+def _colour_table(palette: np.ndarray, ignore: Collection[int] = ()) -> np.ndarray:
+    """(256,) int32: the four bytes B, G, R, 0 of each class id's colour, to be looked up at once; not to be written."""
+    check_palette(palette)
+    return _kept_colour_table(palette.tobytes(), frozenset(ignore))
+
+
+@functools.lru_cache(16)
+def _kept_colour_table(palette: bytes, ignore: frozenset[int]) -> np.ndarray:
+    table = np.zeros((256, 4), np.uint8)
+    table[:, :3] = full_palette(np.frombuffer(palette, np.uint8).reshape(-1, 3))[:, ::-1]
+    table[[*ignore]] = 0
+    return table.view(np.int32).ravel()
+
+
+def _looked_up(mask: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 class ids → (H, W, 3) uint8 BGR."""
+    cv2 = load_cv2()
+    looked_up = cv2.LUT(mask, table)
+    return cv2.cvtColor(looked_up.view(np.uint8).reshape(*mask.shape, 4), cv2.COLOR_BGRA2BGR)
+
+
 def _painted(mask: np.ndarray, ignore: Collection[int]) -> np.ndarray:
     """(H, W) uint8, not 0 where a class's colour goes: of a mask whose only such class is 0, the mask itself."""
     mask = np.ascontiguousarray(mask)
@@ -122,8 +145,7 @@ class _Text:
     """Sizes of the legend's text and swatches, in pixels, from the width of the frame."""
 
     def __init__(self, width: int, height: int) -> None:
-        self._cv2 = load_cv2()
-        self.font = self._cv2.FONT_HERSHEY_SIMPLEX
+        self.font = load_cv2().FONT_HERSHEY_SIMPLEX
         self.letter_px = min(max(8, round(width / 70)), 26, max(4, height // 6))
         self.thickness = max(1, round(self.letter_px / 10))
         self.scale = self.letter_px / 22.0  # a Hershey capital is 22 px high at scale 1
@@ -132,8 +154,14 @@ class _Text:
 
     def entry_px(self, entry: _Entry) -> int:
         """Width of one legend entry: swatch, space, text."""
-        (text_px, _), _ = self._cv2.getTextSize(entry[0], self.font, self.scale, self.thickness)
+        text_px = _text_px(entry[0], self.font, self.scale, self.thickness)
         return text_px + (round(self.letter_px * 1.6) if entry[1] is not None else 0)
+
+
+@functools.lru_cache(1024)
+def _text_px(label: str, font: int, scale: float, thickness: int) -> int:
+    (width, _), _ = load_cv2().getTextSize(label, font, scale, thickness)
+    return width
 
 
 def _wrap(entries: list[_Entry], text: _Text, width: int, max_rows: int) -> list[list[_Entry]]:

@@ -49,11 +49,16 @@ def full_palette(palette: np.ndarray) -> np.ndarray:
 
     Raises ValueError when `palette` has another shape or dtype.
     """
-    if palette.ndim != 2 or palette.shape[1] != 3 or not 1 <= len(palette) <= 256 or palette.dtype != np.uint8:
-        raise ValueError(f"a palette is (1..256, 3) uint8 RGB, not {palette.shape} {palette.dtype}")
+    check_palette(palette)
     full = voc_palette()
     full[: len(palette)] = palette
     return full
+
+
+def check_palette(palette: np.ndarray) -> None:
+    """Raise ValueError unless `palette` is (1..256, 3) uint8."""
+    if palette.ndim != 2 or palette.shape[1] != 3 or not 1 <= len(palette) <= 256 or palette.dtype != np.uint8:
+        raise ValueError(f"a palette is (1..256, 3) uint8 RGB, not {palette.shape} {palette.dtype}")
 
 
 def encode_label_png(mask: np.ndarray, palette: np.ndarray) -> bytes:
