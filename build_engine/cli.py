@@ -111,6 +111,7 @@ class TrainOptions:
         "smallest random zoom: 1 trains on the whole picture, less than 1 on a smaller picture with void around it", 0.9
     )
     max_zoom: float = option("largest random zoom: 2 trains on windows with half of the picture's sides", 2.0)
+    copy_paste: float = option("probability that the objects of another picture are pasted on a training picture", 0.0)
     train_batch_norm: bool = option(
         "train the batch norms too: a step takes twice the time, and small data spoils pretrained ones", False
     )

@@ -178,6 +178,8 @@ def _check(options: TrainOptions) -> None:
             f"--min-zoom is {options.min_zoom} and --max-zoom {options.max_zoom}; "
             f"they must lie between {MIN_ZOOM} and {MAX_ZOOM}, in order."
         )
+    if not 0 <= options.copy_paste <= 1:
+        raise UserError(f"--copy-paste is {options.copy_paste}; it is a probability from 0 to 1.")
     if options.head_lr <= 0 or options.trunk_factor < 0 or options.weight_decay < 0 or options.val_images < 0:
         raise UserError("--head-lr must be positive; --trunk-factor, --weight-decay and --val-images not negative.")
     check_writable(options.output)

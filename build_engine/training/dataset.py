@@ -10,6 +10,7 @@ from fcnedge.calibration.voc import VOID, VocSample
 from fcnedge.runtime.preprocessing import Preprocessing, fit_frame, letterbox
 
 from .augmentation import Augmentation
+from .copy_paste import ObjectSource, paste_objects
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -17,6 +18,7 @@ class TrainingBatches(keras.utils.PyDataset):
 
     Order and augmentation depend only on (seed, epoch, index), so a resumed run continues as if never stopped:
     whoever runs the epochs sets `epoch` at the start of each.
+    copy_paste: probability from 0 to 1 that the objects of another picture are pasted on one.
     """
 
     def __init__(
@@ -27,8 +29,11 @@ class TrainingBatches(keras.utils.PyDataset):
         *,
         batch_size: int,
         seed: int,
+        copy_paste: float = 0.0,
     ):
         super().__init__(workers=2, max_queue_size=8)
+        self._copy_paste = copy_paste
+        self._objects = ObjectSource(samples) if copy_paste > 0 else None
         self._samples = samples
         self._augmentation = augmentation
         self._preprocessing = preprocessing
@@ -43,11 +48,19 @@ class TrainingBatches(keras.utils.PyDataset):
         order = np.random.default_rng((self._seed, self.epoch)).permutation(len(self._samples))
         chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
         random = np.random.default_rng((self._seed, self.epoch, index))
-        pairs = [
-            self._augmentation(self._samples[i].read_image(), self._samples[i].read_mask(), random) for i in chosen
-        ]
+        pairs = [self._mixed(self._samples[i], random) for i in chosen]
         images = np.stack([self._preprocessing.apply(image) for image, _ in pairs])
         return images, np.stack([mask for _, mask in pairs]).astype(np.int32)
+
+    def _mixed(self, sample: VocSample, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        pair = self._augmented(sample, random)
+        if self._objects is None or random.random() >= self._copy_paste:
+            return pair
+        other = self._objects.draw(random)
+        return pair if other is None else paste_objects(*pair, *self._augmented(other, random))
+
+    def _augmented(self, sample: VocSample, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return self._augmentation(sample.read_image(), sample.read_mask(), random)
 
 
 class ValidationBatches(keras.utils.PyDataset):

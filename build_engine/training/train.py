@@ -42,6 +42,7 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
         preprocessing,
         batch_size=options.batch_size,
         seed=options.seed,
+        copy_paste=options.copy_paste,
     )
     if not options.train_batch_norm:
         freeze_batch_norm(model)

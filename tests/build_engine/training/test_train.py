@@ -50,6 +50,7 @@ def train_words(data: Path, weights: Path, output: Path) -> list[str]:
     words = ["train", "fcn8s-lite0", "--data", data, "--weights", weights, "-o", output, "--classes", ",".join(CLASSES)]
     words += ["--epochs", EPOCHS, "--batch-size", 2, "--crop", 64, "--size", "64x64", "--val-images", 3]
     words += ["--head-lr", 0.01, "--trunk-factor", 0.2, "--min-zoom", 0.9, "--max-zoom", 1.2, "--seed", 7]
+    words += ["--copy-paste", 0.5]
     return [str(word) for word in words]
 
 
@@ -397,6 +398,8 @@ def words(voc_folder: Path, tmp_path: Path) -> list[str]:
         (["--min-zoom", "0"], "--min-zoom is 0.0 and --max-zoom 2.0; they must lie between"),
         (["--min-zoom", "nan"], "--min-zoom is nan and --max-zoom 2.0; they must lie between"),
         (["--max-zoom", "inf"], "--min-zoom is 0.9 and --max-zoom inf; they must lie between"),
+        (["--copy-paste", "1.5"], "--copy-paste is 1.5; it is a probability from 0 to 1."),
+        (["--copy-paste", "nan"], "--copy-paste is nan; it is a probability from 0 to 1."),
         (
             ["--head-lr", "0"],
             "--head-lr must be positive; --trunk-factor, --weight-decay and --val-images not negative",
