@@ -46,8 +46,9 @@ class Feed:
     """Captures one source on a thread of its own, from `start` to its end or `stop`.
 
     changed: the condition, shared by all who work together, that guards everything here and is notified of each
-    change. stall_timeout_s: after how many silent seconds a live camera is stalled. reconnect: whether a lost one is
-    tried again. place: of the source among all that were given. Methods marked "held" are called with `changed` held.
+    change that somebody waits for. stall_timeout_s: after how many silent seconds a live camera is stalled. reconnect:
+    whether a lost one is tried again. place: of the source among all that were given. Methods marked "held" are called
+    with `changed` held.
     """
 
     def __init__(
@@ -98,7 +99,6 @@ class Feed:
         """Count the frame that `take` gave: its mask is there, or it came to nothing (held)."""
         self._processed += processed
         self._dropped += not processed
-        self._changed.notify_all()
 
     def look(self) -> None:
         """Notice that a live camera has stalled, or that opening it takes that long (held)."""
