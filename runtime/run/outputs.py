@@ -51,10 +51,15 @@ def open_outputs(
     options: RunOptions, sources: Mapping[int, Source], segmenter: Segmenter, look: Look
 ) -> Iterator[Outputs]:
     """Open the sinks for these sources, by their places. Raises UserError as `open_sink` does, and for one too few."""
-    uri = options.sink or "null://"
+    uri = _with_lower_scheme(options.sink or "null://")
     with contextlib.ExitStack() as stack:
         sinks = {place: stack.enter_context(sink) for place, sink in _sinks(uri, options, sources, segmenter, look)}
         yield Outputs(hide_password(uri), sinks, stack)
+
+
+def _with_lower_scheme(uri: str) -> str:
+    """HTTP://x → http://x (RFC 3986, 3.1: schemes are the same in any case); anything else as it is."""
+    return re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)", lambda scheme: scheme[0].lower(), uri)
 
 
 def _sinks(

@@ -118,9 +118,17 @@ def test_wrong_words_are_one_line(fcn_run, picture, tmp_path, words, reason):
     assert reason in done.errors[0]
 
 
-def test_page_has_its_own_switch_for_what_is_shown(fcn_run, picture):
-    done = fcn_run(picture, "http://127.0.0.1:0", "--visualize", "mask")
+@pytest.mark.parametrize("scheme", ["http", "HTTP"])
+def test_page_has_its_own_switch_for_what_is_shown(fcn_run, picture, scheme):
+    done = fcn_run(picture, f"{scheme}://127.0.0.1:0", "--visualize", "mask")
     assert (done.code, done.errors) == (
         2,
         ["fcn-run: --visualize is for files and windows; on the live page whoever looks at it chooses there."],
     )
+
+
+def test_nothing_is_written_in_capitals_too(fcn_run, picture, tmp_path):
+    before = {path.name for path in tmp_path.iterdir()}
+    done = fcn_run(picture, "NULL://")
+    assert (done.code, done.errors) == (0, [])
+    assert {path.name for path in tmp_path.iterdir()} == before | {"result.json"}
