@@ -36,14 +36,7 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
     Raises UserError when the disk has no room for these files, at the start or before an epoch's are written.
     """
     options.output.mkdir(parents=True, exist_ok=True)
-    batches = TrainingBatches(
-        training_samples(options),
-        training_augmentation(options),
-        preprocessing,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        copy_paste=options.copy_paste,
-    )
+    batches = training_batches(preprocessing, options)
     if not options.train_batch_norm:
         freeze_batch_norm(model)
     trainee = half_resolution_trainee(model)
@@ -80,6 +73,18 @@ def train(model: keras.Model, preprocessing: Preprocessing, source: ModelSource,
         verbose=1 if sys.stdout.isatty() else 2,
     )
     return curve
+
+
+def training_batches(preprocessing: Preprocessing, options: TrainOptions) -> TrainingBatches:
+    """The batches that `options` ask for. Raises UserError for data that is not there."""
+    return TrainingBatches(
+        training_samples(options),
+        training_augmentation(options),
+        preprocessing,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        copy_paste=options.copy_paste,
+    )
 
 
 def training_augmentation(options: TrainOptions) -> Augmentation:

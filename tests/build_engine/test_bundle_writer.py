@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -266,13 +265,9 @@ def test_full_disk_is_said_in_one_sentence_and_leaves_nothing(tmp_path, small_di
 
 
 def test_file_size_limit_is_said_in_one_sentence_and_leaves_nothing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", FILL_THE_DISK, str(tmp_path)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+    command = [sys.executable, "-c", limit + FILL_THE_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert_the_disk_was_full(done.stdout)
 
 

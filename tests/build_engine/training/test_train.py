@@ -36,6 +36,7 @@ from fcnedge.build_engine.training.train import (
     read_curve,
     train,
     training_augmentation,
+    training_batches,
 )
 from fcnedge.calibration.voc import read_voc
 from fcnedge.runtime.options import read_options
@@ -50,7 +51,6 @@ def train_words(data: Path, weights: Path, output: Path) -> list[str]:
     words = ["train", "fcn8s-lite0", "--data", data, "--weights", weights, "-o", output, "--classes", ",".join(CLASSES)]
     words += ["--epochs", EPOCHS, "--batch-size", 2, "--crop", 64, "--size", "64x64", "--val-images", 3]
     words += ["--head-lr", 0.01, "--trunk-factor", 0.2, "--min-zoom", 0.9, "--max-zoom", 1.2, "--seed", 7]
-    words += ["--copy-paste", 0.5]
     return [str(word) for word in words]
 
 
@@ -302,6 +302,19 @@ def test_augmentation_is_what_the_options_ask_for(words):
     options = options_of([*words, "--crop", "64", "--size", "192x96", "--fit", "letterbox", "--min-zoom", "0.5"])
     expected = Augmentation(64, "letterbox", min_zoom=0.5, max_zoom=2.0, deployed_aspect=2.0)
     assert training_augmentation(options) == expected
+
+
+def test_batches_are_what_the_options_ask_for(words):
+    options = options_of([*words, "--seed", "3", "--batch-size", "4", "--copy-paste", "1"])
+    preprocessing = Preprocessing("rgb", mean=(0, 0, 0), scale=(1, 1, 1))
+    made = training_batches(preprocessing, options)
+    samples = read_voc(options.data[0], "train")
+    augmentation = training_augmentation(options)
+    asked = TrainingBatches(samples, augmentation, preprocessing, batch_size=4, seed=3, copy_paste=1)
+    assert len(made) == len(samples) // 4
+    np.testing.assert_array_equal(made[0][0], asked[0][0])
+    without = TrainingBatches(samples, augmentation, preprocessing, batch_size=4, seed=3)
+    assert not np.array_equal(made[0][0], without[0][0])
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
